@@ -1,0 +1,36 @@
+# sower: `make run` shows a whole firmware update, `make test` proves it. `make help` lists the rest.
+# OLD= and NEW= give `make run` a firmware pair of your own.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO ?= go
+OLD ?=
+NEW ?=
+
+.PHONY: help setup build firmware run test check generate clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install the Arm compiler and the emulator, if they are missing
+	@scripts/setup.sh
+
+build: ## bin/sower
+	@$(GO) build -trimpath -o bin/sower ./cmd/sower
+
+check: ## gofmt, go vet, staticcheck, generated files
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out" >&2; exit 1; }
+	@$(GO) vet ./...
+	@$(GO) tool staticcheck ./...
+	@$(MAKE) -s generate && git diff --exit-code -- applayer/diag/causes_gen.go firmware-stub/include/sow_cause.h docs/causes.md
+
+generate: ## rewrite what follows from applayer/diag/causes.tsv
+	@$(GO) generate ./applayer/diag
+
+test: setup check ## everything that must hold, in minutes
+	@$(GO) test ./...
+
+clean: ## remove what was built
+	@rm -rf bin build run

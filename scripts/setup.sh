@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Install what the build needs beyond Go and gcc: the Arm cross compiler and the emulator, by apt. Says what it
+# does and does it once; on another system it names what to install.
+set -euo pipefail
+
+declare -A package=(
+	[arm-none-eabi-gcc]=gcc-arm-none-eabi
+	[qemu-system-arm]=qemu-system-arm
+)
+
+missing=()
+for tool in "${!package[@]}"; do
+	command -v "$tool" >/dev/null || missing+=("${package[$tool]}")
+done
+for tool in go gcc; do
+	command -v "$tool" >/dev/null || { echo "setup: $tool is missing; install Go 1.26 and gcc first" >&2; exit 1; }
+done
+# The C library headers of the cross compiler are a package of their own.
+if command -v arm-none-eabi-gcc >/dev/null && ! echo '#include <string.h>' | arm-none-eabi-gcc -E - >/dev/null 2>&1; then
+	missing+=(libnewlib-arm-none-eabi)
+fi
+[[ " ${missing[*]} " == *" gcc-arm-none-eabi "* ]] && missing+=(libnewlib-arm-none-eabi)
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+	echo "setup: please install: ${missing[*]}" >&2
+	exit 1
+fi
+as_root=()
+[ "$(id -u)" = 0 ] || as_root=(sudo)
+echo "setup: installing ${missing[*]} (once; about a minute)"
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+for tool in "${!package[@]}"; do
+	command -v "$tool" >/dev/null || { echo "setup: $tool is still missing after apt-get install ${package[$tool]}" >&2; exit 1; }
+done
