@@ -1,0 +1,139 @@
+// Package delta makes and applies firmware patches: old image + new image to [Params] and a
+// stream of bytes, and back. Every byte of the stream is paid in airtime by a whole fleet and
+// is decoded by a microcontroller, so the format trades encoder time for size and bounds what
+// the decoder may spend in memory and cycles. The format is docs/spec/patch.md; the device's
+// decoder is firmware-stub/src/sow_patch.c and produces the same bytes.
+//
+// A stream has no header, digest or signature of its own: package bundle binds Params, the base
+// and the new image in a signed manifest. Only the patch file ([File]) carries a header. The
+// package does no I/O, keeps no globals that change, and starts no goroutine.
+package delta
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Sentinels, to be tested with errors.Is.
+var (
+	// ErrParams is returned for Params that no decoder accepts.
+	ErrParams = errors.New("delta: bad parameters")
+	// ErrStream is returned when a stream is truncated, too long or contradicts itself.
+	ErrStream = errors.New("delta: corrupt stream")
+	// ErrBase is returned when the old image is not the one the patch was made for.
+	ErrBase = errors.New("delta: wrong base image")
+	// ErrBudget is returned when no patch fits the memory or cycle budget.
+	ErrBudget = errors.New("delta: budget too small")
+)
+
+// MaxImage is the largest image, old or new, in bytes.
+const MaxImage = 16 << 20
+
+// Params is what a decoder must know before the first byte of the stream. The manifest stores
+// Profile and Options in a byte each, RAMBytes/256 in one, ScratchBytes/64 in two and
+// LinkBase>>8 in three.
+type Params struct {
+	Profile      uint8  // size of every table of the decoder
+	Options      uint8  // profile specific, see docs/spec/patch.md
+	BaseSize     uint32 // bytes of the old image; 0 when the patch needs none
+	NewSize      uint32 // bytes of the new image
+	LinkBase     uint32 // address of the first byte of both images, a multiple of 256
+	ScratchBytes uint32 // flash the device lends while it decodes, a multiple of 64
+	RAMBytes     uint32 // context, model and buffers of the decoder, a multiple of 256
+}
+
+// Arch says how the content of the images is modelled.
+type Arch uint8
+
+// Architectures.
+const (
+	ArchAuto  Arch = iota // try what the images look like and keep the smaller patch
+	ArchThumb             // Cortex-M machine code: branches and addresses follow what moved
+	ArchNone              // anything else
+)
+
+// Map says where the device keeps the segment map.
+type Map uint8
+
+// Places for the segment map.
+const (
+	MapFlash Map = iota // in flash scratch; Params.ScratchBytes says how much
+	MapRAM              // in the decoder's memory; ScratchBytes is 0
+)
+
+// Options steers [Encode]. The zero value asks for the smallest patch the default device can
+// decode.
+type Options struct {
+	Arch     Arch
+	RAM      uint32                // device memory for the patcher in bytes; 0 means 16384
+	Map      Map                   // place of the segment map
+	MapBytes uint32                // most flash scratch the device can lend; 0 means no limit
+	LinkBase *uint32               // nil: inferred from the images
+	Cycles   uint64                // most Cortex-M4 cycles the device may spend; 0 means the default budget
+	Progress func(done, total int) // called now and then with steps of work; may be nil
+}
+
+// Validate reports the first field that no decoder accepts.
+func (p Params) Validate() error {
+	switch {
+	case p.BaseSize > MaxImage:
+		return fmt.Errorf("%w: base of %d bytes, at most %d", ErrParams, p.BaseSize, MaxImage)
+	case p.NewSize > MaxImage:
+		return fmt.Errorf("%w: new image of %d bytes, at most %d", ErrParams, p.NewSize, MaxImage)
+	case p.LinkBase%256 != 0:
+		return fmt.Errorf("%w: link base 0x%08x is not a multiple of 256", ErrParams, p.LinkBase)
+	case p.ScratchBytes%64 != 0 || p.ScratchBytes > 65535*64:
+		return fmt.Errorf("%w: scratch of %d bytes, want a multiple of 64 up to %d", ErrParams, p.ScratchBytes, 65535*64)
+	case p.RAMBytes%256 != 0 || p.RAMBytes > 255*256:
+		return fmt.Errorf("%w: memory of %d bytes, want a multiple of 256 up to %d", ErrParams, p.RAMBytes, 255*256)
+	case p.Profile != profileCopy:
+		return fmt.Errorf("%w: profile %d is unknown", ErrParams, p.Profile)
+	case p.Options != 0:
+		return fmt.Errorf("%w: options 0x%02x are unknown to profile %d", ErrParams, p.Options, p.Profile)
+	}
+	return nil
+}
+
+// Encode returns the smallest patch it finds that turns old into new on the device that o
+// describes. The patch has been decoded and compared with new before Encode returns.
+func Encode(old, new []byte, o Options) (Params, []byte, error) {
+	if len(old) > MaxImage {
+		return Params{}, nil, fmt.Errorf("%w: old image of %d bytes, at most %d", ErrParams, len(old), MaxImage)
+	}
+	if len(new) > MaxImage {
+		return Params{}, nil, fmt.Errorf("%w: new image of %d bytes, at most %d", ErrParams, len(new), MaxImage)
+	}
+	p := Params{
+		Profile:  profileCopy,
+		BaseSize: uint32(len(old)),
+		NewSize:  uint32(len(new)),
+		RAMBytes: 512,
+	}
+	if o.RAM != 0 && o.RAM < p.RAMBytes {
+		return Params{}, nil, fmt.Errorf("%w: %d bytes of memory, the smallest profile needs %d", ErrBudget, o.RAM, p.RAMBytes)
+	}
+	stream := encodeCopy(old, new)
+	if o.Progress != nil {
+		o.Progress(1, 1)
+	}
+	got, err := Decode(p, old, stream)
+	if err != nil {
+		return Params{}, nil, fmt.Errorf("verifying the new patch: %w", err)
+	}
+	if string(got) != string(new) {
+		return Params{}, nil, errors.New("delta: the new patch does not reproduce the new image")
+	}
+	return p, stream, nil
+}
+
+// Decode returns the new image. Errors wrap ErrParams, ErrBase or ErrStream. A damaged stream
+// that still decodes gives a wrong image: compare its digest with the one in the manifest.
+func Decode(p Params, old, stream []byte) ([]byte, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	if uint32(len(old)) != p.BaseSize {
+		return nil, fmt.Errorf("%w: %d bytes, the patch was made for %d", ErrBase, len(old), p.BaseSize)
+	}
+	return decodeCopy(p, old, stream)
+}

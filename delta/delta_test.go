@@ -1,0 +1,229 @@
+package delta
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"testing"
+)
+
+// pair returns the k-th generated pair: code-like old content and a new image made from it.
+func pair(k uint64) (name string, old, new []byte) {
+	r := rand.New(rand.NewPCG(k, 1))
+	fill := func(n int) []byte {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(r.Uint32())
+			if i >= 40 && r.IntN(3) > 0 {
+				b[i] = b[i-1-r.IntN(39)]
+			}
+		}
+		return b
+	}
+	old = fill(r.IntN(6000))
+	switch k % 9 {
+	case 0:
+		return "empty", old[:0], fill(r.IntN(300))
+	case 1:
+		return "to empty", old, nil
+	case 2:
+		return "equal", old, bytes.Clone(old)
+	case 3:
+		return "random", old, fill(r.IntN(3000))
+	case 4:
+		return "one byte", fill(r.IntN(2)), fill(1)
+	case 5: // insertions and deletions
+		new = bytes.Clone(old)
+		for range r.IntN(8) {
+			at := r.IntN(len(new) + 1)
+			new = append(new[:at:at], append(fill(r.IntN(50)), new[at:]...)...)
+			if len(new) > 30 {
+				at := r.IntN(len(new) - 30)
+				new = append(new[:at:at], new[at+r.IntN(30):]...)
+			}
+		}
+		return "edits", old, new
+	case 6: // blocks in another order
+		for range 1 + r.IntN(12) {
+			if len(old) > 0 {
+				a := r.IntN(len(old))
+				new = append(new, old[a:min(len(old), a+r.IntN(900))]...)
+			}
+		}
+		return "moves", old, new
+	case 7: // every word shifted by a constant, as after a relocation
+		new = bytes.Clone(old)
+		for i := 3; i < len(new); i += 4 {
+			new[i-3] += 16
+		}
+		return "relocation", old, new
+	default: // scattered changes
+		new = bytes.Clone(old)
+		for range r.IntN(40) {
+			if len(new) > 0 {
+				new[r.IntN(len(new))] = byte(r.Uint32())
+			}
+		}
+		return "changes", old, new
+	}
+}
+
+// pairs is how many generated pairs the property test runs.
+func pairs() uint64 {
+	if os.Getenv("SOWER_PROOF") != "" {
+		return 12000
+	}
+	return 450
+}
+
+func TestRoundTripGoAndC(t *testing.T) {
+	c := startC(t)
+	for k := range pairs() {
+		name, old, new := pair(k)
+		p, stream, err := Encode(old, new, Options{})
+		if err != nil {
+			t.Fatalf("pair %d (%s): %v", k, name, err)
+		}
+		got, err := Decode(p, old, stream)
+		if err != nil || !bytes.Equal(got, new) {
+			t.Fatalf("pair %d (%s): Go decoder: %v, equal %v", k, name, err, bytes.Equal(got, new))
+		}
+		code, got := c.decode(p, old, stream, 1+uint32(k*k)%700)
+		if code != 0 || !bytes.Equal(got, new) {
+			t.Fatalf("pair %d (%s): C decoder: code %d, %d of %d bytes, equal %v",
+				k, name, code, len(got), len(new), bytes.Equal(got, new))
+		}
+	}
+}
+
+func TestLargeImages(t *testing.T) {
+	c := startC(t)
+	r := rand.New(rand.NewPCG(7, 7))
+	old := make([]byte, 1<<20)
+	for i := range old {
+		old[i] = byte(r.Uint32())
+	}
+	new := append(bytes.Clone(old[500000:]), old[:500001]...)
+	p, stream, err := Encode(old, new, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(stream) > 64 {
+		t.Errorf("two swapped halves cost %d bytes", len(stream))
+	}
+	if code, got := c.decode(p, old, stream, 4096); code != 0 || !bytes.Equal(got, new) {
+		t.Errorf("C decoder: code %d, equal %v", code, bytes.Equal(got, new))
+	}
+}
+
+// TestDamage damages streams: either decoder reports it or yields a wrong image, both do the
+// same, and neither touches memory it does not own.
+func TestDamage(t *testing.T) {
+	c := startC(t)
+	r := rand.New(rand.NewPCG(3, 3))
+	for k := uint64(5); k < 200; k++ {
+		_, old, new := pair(k)
+		p, stream, err := Encode(old, new, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(stream) == 0 {
+			continue
+		}
+		bad := bytes.Clone(stream)
+		switch r.IntN(3) {
+		case 0:
+			bad = bad[:r.IntN(len(bad))]
+		case 1:
+			bad = append(bad, byte(r.Uint32()))
+		default:
+			bad[r.IntN(len(bad))] ^= 1 << r.IntN(8)
+		}
+		got, err := Decode(p, old, bad)
+		code, gotC := c.decode(p, old, bad, 256)
+		if (err == nil) != (code == 0) {
+			t.Errorf("pair %d: Go says %v, C says %d", k, err, code)
+		}
+		if err != nil && !errors.Is(err, ErrStream) {
+			t.Errorf("pair %d: %v does not wrap ErrStream", k, err)
+		}
+		if err == nil && !bytes.Equal(got, gotC) {
+			t.Errorf("pair %d: the decoders make different images of a damaged stream", k)
+		}
+		if err == nil && len(bad) != len(stream) && bytes.Equal(got, new) {
+			t.Errorf("pair %d: %d of %d bytes of stream go unnoticed", k, len(bad), len(stream))
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	old, new := []byte("the old image, long enough to copy"), []byte("the new image, long enough to copy")
+	p, stream, err := Encode(old, new, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(f func(*Params)) Params { q := p; f(&q); return q }
+	for _, tt := range []struct {
+		name   string
+		p      Params
+		old    []byte
+		stream []byte
+		want   error
+	}{
+		{"unknown profile", with(func(p *Params) { p.Profile = 200 }), old, stream, ErrParams},
+		{"unaligned link base", with(func(p *Params) { p.LinkBase = 1 }), old, stream, ErrParams},
+		{"image too large", with(func(p *Params) { p.NewSize = MaxImage + 1 }), old, stream, ErrParams},
+		{"base of another length", p, old[1:], stream, ErrBase},
+		{"empty stream", p, old, nil, ErrStream},
+		{"more after the end", p, old, append(bytes.Clone(stream), 1), ErrStream},
+	} {
+		if _, err := Decode(tt.p, tt.old, tt.stream); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+	}
+	if _, _, err := Encode(old, new, Options{RAM: 16}); !errors.Is(err, ErrBudget) {
+		t.Errorf("16 bytes of memory: %v, want %v", err, ErrBudget)
+	}
+}
+
+func TestFile(t *testing.T) {
+	old, new := []byte("the old image, long enough to copy"), []byte("the new image, long enough to copy")
+	f, err := NewFile(old, new, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Params.LinkBase, f.Params.ScratchBytes = 0x12345600, 640
+	b := AppendFile(nil, f)
+	g, err := ParseFile(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.Params != f.Params {
+		t.Errorf("params %+v, want %+v", g.Params, f.Params)
+	}
+	if got, err := g.Apply(old); err != nil || !bytes.Equal(got, new) {
+		t.Errorf("Apply: %v, %q", err, got)
+	}
+	if _, err := g.Apply(new); !errors.Is(err, ErrBase) {
+		t.Errorf("another base: %v, want ErrBase", err)
+	}
+	for i := range b {
+		bad := bytes.Clone(b)
+		bad[i] ^= 0x10
+		g, err := ParseFile(bad)
+		if err == nil {
+			var got []byte
+			if got, err = g.Apply(old); err == nil && !bytes.Equal(got, new) {
+				t.Errorf("byte %d: a damaged file gives a wrong image", i)
+			}
+		}
+		_ = fmt.Sprint(err)
+	}
+	for i := range b {
+		if _, err := ParseFile(b[:i]); !errors.Is(err, ErrFile) {
+			t.Errorf("%d of %d bytes: %v, want ErrFile", i, len(b), err)
+		}
+	}
+}
