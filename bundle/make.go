@@ -1,0 +1,89 @@
+package bundle
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/sower-fuota/sower/bundle/mcuboot"
+	"github.com/sower-fuota/sower/delta"
+)
+
+// Target says for whom a bundle is and which update it is.
+type Target struct {
+	Class    uint32  // device class
+	Hardware uint16  // hardware id
+	KeyID    uint8   // trust slot of the device that holds the public key, 1..255
+	Version  Version // 0: taken from the header of an MCUboot image
+	Sequence uint32  // anti-rollback
+	Expiry   uint32  // GPS seconds; 0: none
+}
+
+// Full returns the bundle whose payload is the new image itself.
+func Full(t Target, new []byte, signer crypto.Signer) ([]byte, error) {
+	m, err := t.manifest(new)
+	if err != nil {
+		return nil, err
+	}
+	m.Codec = CodecFull
+	return Sign(m, new, signer)
+}
+
+// Patch returns the bundle whose payload is a patch. new must be the image that the patch makes.
+func Patch(t Target, patch *delta.File, new []byte, signer crypto.Signer) ([]byte, error) {
+	m, err := t.manifest(new)
+	if err != nil {
+		return nil, err
+	}
+	if int(patch.Params.NewSize) != len(new) || !bytes.Equal(patch.NewDigest[:], m.NewDigest[:len(patch.NewDigest)]) {
+		return nil, fmt.Errorf("bundle: the patch makes an image of %d bytes with SHA-256 %x…, not the new image given (%d bytes, %x…)",
+			patch.Params.NewSize, patch.NewDigest[:4], len(new), m.NewDigest[:4])
+	}
+	m.Codec = CodecPatch
+	m.BaseSize = patch.Params.BaseSize
+	m.BaseDigest = patch.BaseDigest
+	m.LinkBase = patch.Params.LinkBase
+	m.Scratch = patch.Params.ScratchBytes
+	m.RAM = patch.Params.RAMBytes
+	m.Profile = patch.Params.Profile
+	m.Options = patch.Params.Options
+	return Sign(m, patch.Stream, signer)
+}
+
+// Params returns the parameters of the patch codec that the manifest holds.
+func (m Manifest) Params() delta.Params {
+	return delta.Params{
+		Profile:      m.Profile,
+		Options:      m.Options,
+		BaseSize:     m.BaseSize,
+		NewSize:      m.NewSize,
+		LinkBase:     m.LinkBase,
+		ScratchBytes: m.Scratch,
+		RAMBytes:     m.RAM,
+	}
+}
+
+// manifest fills in what every bundle of this target and image has.
+func (t Target) manifest(new []byte) (Manifest, error) {
+	m := Manifest{
+		Class: t.Class, Hardware: t.Hardware, KeyID: t.KeyID, Version: t.Version,
+		Sequence: t.Sequence, Expiry: t.Expiry,
+		NewSize: uint32(len(new)), NewDigest: sha256.Sum256(new),
+	}
+	if len(new) > maxSize {
+		return Manifest{}, fmt.Errorf("%w: new image of %d bytes, at most %d", ErrField, len(new), maxSize)
+	}
+	if mcuboot.Is(new) {
+		im, err := mcuboot.Parse(new)
+		if err != nil {
+			return Manifest{}, err
+		}
+		v := MakeVersion(im.Major, im.Minor, im.Revision)
+		if t.Version != 0 && t.Version != v {
+			return Manifest{}, fmt.Errorf("bundle: version %s was asked for, the image header says %s", t.Version, v)
+		}
+		m.Version = v
+	}
+	return m, nil
+}
