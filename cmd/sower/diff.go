@@ -1,0 +1,176 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sower-fuota/sower/delta"
+)
+
+func newDiffCommand() *cobra.Command {
+	var out, arch, place, base string
+	var ram uint32
+	var cycles uint64
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "diff OLD NEW -o PATCH",
+		Short: "make a patch that turns one firmware image into another",
+		Long: `diff makes a patch file. The patch has been applied and compared before it is written.
+
+The images are the files that lie in the slot of the device: MCUboot images, or raw binaries.`,
+		Example: "  sower diff 1.0.0.bin 1.1.0.bin -o 1.0.0-1.1.0.patch",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o := delta.Options{RAM: ram, Cycles: cycles}
+			switch arch {
+			case "auto":
+				o.Arch = delta.ArchAuto
+			case "thumb":
+				o.Arch = delta.ArchThumb
+			case "none":
+				o.Arch = delta.ArchNone
+			default:
+				return usagef("--arch %q, want auto, thumb or none", arch)
+			}
+			where, limit, _ := strings.Cut(place, ":")
+			switch {
+			case where == "flash":
+				o.Map = delta.MapFlash
+			case where == "ram" && limit == "":
+				o.Map = delta.MapRAM
+			default:
+				return usagef("--map %q, want flash, flash:BYTES or ram", place)
+			}
+			if limit != "" {
+				n, err := strconv.ParseUint(limit, 0, 32)
+				if err != nil {
+					return usagef("--map %q: %q is no number of bytes", place, limit)
+				}
+				o.MapBytes = uint32(n)
+			}
+			if base != "" {
+				n, err := strconv.ParseUint(base, 0, 32)
+				if err != nil {
+					return usagef("--base %q is no address", base)
+				}
+				addr := uint32(n)
+				o.LinkBase = &addr
+			}
+			old, err := readInput("old image", args[0])
+			if err != nil {
+				return err
+			}
+			new, err := readInput("new image", args[1])
+			if err != nil {
+				return err
+			}
+			o.Progress = progress(cmd.ErrOrStderr(), "diff")
+			f, err := delta.NewFile(old, new, o)
+			if err != nil {
+				return err
+			}
+			if err := writeOutput(out, delta.AppendFile(nil, f), 0o644); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), map[string]any{
+					"old_bytes": len(old), "new_bytes": len(new), "stream_bytes": len(f.Stream),
+					"ram_bytes": f.Params.RAMBytes, "scratch_bytes": f.Params.ScratchBytes,
+					"profile": f.Params.Profile, "link_base": f.Params.LinkBase,
+				})
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes of patch for %d bytes of image (%.1f %%), device RAM %d, flash scratch %d\n",
+				out, len(f.Stream), len(new), 100*float64(len(f.Stream))/float64(len(new)), f.Params.RAMBytes, f.Params.ScratchBytes)
+			return nil
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVarP(&out, "output", "o", "", "patch file to write (required)")
+	fl.StringVar(&arch, "arch", "auto", "content of the images: auto, thumb or none")
+	fl.Uint32Var(&ram, "ram", 0, "device RAM for the whole patcher in bytes (0: 16384)")
+	fl.StringVar(&place, "map", "flash", "where the device keeps the segment map: flash[:BYTES] or ram")
+	fl.StringVar(&base, "base", "", "address the images are linked at (default: inferred)")
+	fl.Uint64Var(&cycles, "cycles", 0, "most Cortex-M4 cycles the device may spend decoding (0: default budget)")
+	fl.BoolVar(&asJSON, "json", false, "print the result as JSON")
+	mustFlag(cmd, "output")
+	return cmd
+}
+
+func newApplyCommand() *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use:     "apply OLD PATCH -o NEW",
+		Short:   "apply a patch as a device would",
+		Example: "  sower apply 1.0.0.bin 1.0.0-1.1.0.patch -o 1.1.0.bin",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			old, err := readInput("old image", args[0])
+			if err != nil {
+				return err
+			}
+			raw, err := readInput("patch", args[1])
+			if err != nil {
+				return err
+			}
+			f, err := delta.ParseFile(raw)
+			if err != nil {
+				return fmt.Errorf("patch %s: %w", args[1], err)
+			}
+			new, err := f.Apply(old)
+			if err != nil {
+				return fmt.Errorf("patch %s on %s: %w", args[1], args[0], err)
+			}
+			if err := writeOutput(out, new, 0o644); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes\n", out, len(new))
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&out, "output", "o", "", "image to write (required)")
+	mustFlag(cmd, "output")
+	return cmd
+}
+
+// mustFlag makes a flag required; its absence is a usage error.
+func mustFlag(cmd *cobra.Command, name string) {
+	next := cmd.PreRunE
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
+		if !cmd.Flags().Changed(name) {
+			return usagef("%s: --%s is missing", cmd.Name(), name)
+		}
+		if next != nil {
+			return next(cmd, args)
+		}
+		return nil
+	}
+}
+
+// progress returns a callback that shows a percentage on a terminal, and nil elsewhere.
+func progress(w any, what string) func(done, total int) {
+	f, ok := w.(*os.File)
+	if !ok || !isTerminal(f) {
+		return nil
+	}
+	last := -1
+	return func(done, total int) {
+		if total <= 0 || done*100/total == last {
+			return
+		}
+		last = done * 100 / total
+		fmt.Fprintf(f, "\r%s %3d %%", what, last)
+		if done >= total {
+			fmt.Fprint(f, "\r\x1b[K")
+		}
+	}
+}
+
+// isTerminal reports whether f is a character device that a person may be looking at.
+func isTerminal(f *os.File) bool {
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "" && os.Getenv("TERM") != "dumb"
+}
