@@ -9,6 +9,12 @@ GO ?= go
 OLD ?=
 NEW ?=
 
+include firmware-stub/firmware.mk
+
+# The go command does not notice changes in C files outside a package's folder; this makes them part of the
+# build's identity.
+export CGO_CFLAGS := -O2 -g -DSOW_SOURCES=$(shell cat $(FW_LIB) $(FW_HEADERS) | cksum | cut -d' ' -f1)
+
 .PHONY: help setup build firmware run test check generate clean
 
 help: ## list the targets

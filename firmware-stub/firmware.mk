@@ -39,7 +39,7 @@ $(FIRMWARE)/beacon-1.1.0-hang.elf: FW_VARIANT := -DAPP_MINOR=1 -DAPP_VERDICT=2
 
 $(FIRMWARE)/beacon-%.elf: $(FW_LIB) $(FW_BOARD) $(FW_BEACON) $(FW_DIR)/ports/mps2/app.ld $(FW_HEADERS) $(FW_DIR)/firmware.mk | $(FIRMWARE)
 	@echo "firmware: beacon $*"
-	@$(ARM_CC) $(FW_CFLAGS) $(FW_VARIANT) $(FW_LIB) $(FW_BOARD) $(FW_BEACON) -T $(FW_DIR)/ports/mps2/app.ld $(FW_LDFLAGS) -o $@
+	@$(ARM_CC) $(FW_CFLAGS) $(FW_VARIANT) $(FW_BEACON) $(FW_LIB) $(FW_BOARD) -T $(FW_DIR)/ports/mps2/app.ld $(FW_LDFLAGS) -o $@
 
 $(FIRMWARE)/beacon-%.bin: $(FIRMWARE)/beacon-%.elf
 	@$(ARM_OBJCOPY) -O binary $< $@

@@ -73,9 +73,16 @@ int sow_uplink(struct sow *s, uint32_t now, struct sow_uplink *up);
 /* The MAC has joined (or rejoined) the network. */
 void sow_joined(struct sow *s, uint32_t now);
 
-/* The application's verdict on the running image. verdict SOW_CAUSE_OK confirms it (subject to the policy),
- * any other cause rejects it: it is rolled back at the reset that follows. */
+/* The application's verdict on the running image, of use while it is on trial. verdict SOW_CAUSE_OK confirms it
+ * (subject to the policy); any other cause rejects it and calls port->reboot: that reset rolls it back. */
 void sow_self_test(struct sow *s, uint32_t now, uint8_t verdict);
+
+/* The largest uplink payload has changed, with the data rate; 11 .. 64 bytes, values outside are clipped. */
+void sow_max_payload(struct sow *s, uint8_t bytes);
+
+/* End of the class C multicast window that is open now, or `now` when none is: a class A uplink and its receive
+ * windows cost the device a fragment, so the application should hold its own until then. */
+uint32_t sow_quiet_until(const struct sow *s, uint32_t now);
 
 /* GPS time now, or 0 while the clock is not synchronised. */
 uint32_t sow_gps_time(const struct sow *s, uint32_t now);

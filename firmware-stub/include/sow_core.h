@@ -84,6 +84,11 @@ int sow_core_image_delete(struct sow_core *c, uint32_t version);
 /* Request the swap of a ready image at the next boot; the caller resets the device. */
 int sow_core_install(struct sow_core *c);
 
+/* Small values that outlive a reset, for the layers above. key 0..15; the value is untouched unless SOW_OK.
+ * -SOW_CAUSE_NO_SESSION: never put. */
+int sow_core_kv_get(struct sow_core *c, uint8_t key, uint32_t *value);
+int sow_core_kv_put(struct sow_core *c, uint8_t key, uint32_t value);
+
 /* Tell the core the time, so that it can judge expiry; 0: unknown. GPS seconds. */
 void sow_core_time(struct sow_core *c, uint32_t gps);
 

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sensor.h"
 
-static uint32_t next_noise(struct sensor *s)
+/* Steps of the measurement stay functions of their own, so that a debugger can stop in each. */
+#define STEP static __attribute__((noinline))
+
+STEP uint32_t next_noise(struct sensor *s)
 {
     s->noise ^= s->noise << 13;
     s->noise ^= s->noise >> 17;
@@ -10,7 +13,7 @@ static uint32_t next_noise(struct sensor *s)
 }
 
 /* What the converter would return: 12 bits around the middle of the range. */
-static int32_t read_converter(struct sensor *s)
+STEP int32_t read_converter(struct sensor *s)
 {
     uint32_t noise = next_noise(s);
 #if APP_MINOR >= 1
@@ -22,7 +25,7 @@ static int32_t read_converter(struct sensor *s)
 }
 
 /* Converter counts to 1/100 degree; the sensor is linear in 1.0.0 and corrected at its ends in 1.1.0. */
-static int32_t to_centidegrees(int32_t counts)
+STEP int32_t to_centidegrees(int32_t counts)
 {
     int32_t value = (counts - 1600) * 5;
 #if APP_MINOR >= 1
@@ -35,7 +38,7 @@ static int32_t to_centidegrees(int32_t counts)
     return value;
 }
 
-static int32_t smooth(int32_t average, int32_t reading)
+STEP int32_t smooth(int32_t average, int32_t reading)
 {
 #if APP_MINOR >= 1
     int32_t step = reading * 256 - average;
@@ -49,7 +52,7 @@ static int32_t smooth(int32_t average, int32_t reading)
 }
 
 #if APP_MINOR >= 1
-static void watch_extremes(struct sensor *s, int32_t value)
+STEP void watch_extremes(struct sensor *s, int32_t value)
 {
     if (s->samples == 0u || value < s->lowest) {
         s->lowest = value;
@@ -59,7 +62,7 @@ static void watch_extremes(struct sensor *s, int32_t value)
     }
 }
 
-static uint8_t judge(int32_t value)
+STEP uint8_t judge(int32_t value)
 {
     if (value < 500) {
         return 1u;
@@ -106,7 +109,7 @@ int32_t sensor_value(const struct sensor *s)
 #endif
 }
 
-static uint32_t put16(uint8_t *out, uint32_t at, int32_t value)
+STEP uint32_t put16(uint8_t *out, uint32_t at, int32_t value)
 {
     out[at] = (uint8_t)value;
     out[at + 1u] = (uint8_t)(value >> 8);
@@ -133,7 +136,7 @@ static uint32_t put_char(char *out, uint32_t at, uint32_t cap, char c)
     return at;
 }
 
-static uint32_t put_centi(char *out, uint32_t at, uint32_t cap, int32_t value)
+STEP uint32_t put_centi(char *out, uint32_t at, uint32_t cap, int32_t value)
 {
     uint32_t v = value < 0 ? (uint32_t)-value : (uint32_t)value, unit = 1000000u;
     if (value < 0) {

@@ -1,0 +1,2 @@
+/* Compiled by cgo with this package. */
+#include "../ports/posix/sow_flash_emu.c"

@@ -1,0 +1,2 @@
+/* Compiled by cgo with this package. */
+#include "../ports/modem/sow_modem.c"

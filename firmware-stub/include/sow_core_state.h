@@ -1,0 +1,48 @@
+/* Private state of the core: included by sow_core.h so that callers can place a struct sow_core, not for
+ * them to read. Nothing here is authoritative: after a reset all of it is rebuilt from flash.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SOW_CORE_STATE_H
+#define SOW_CORE_STATE_H
+
+#include <stdint.h>
+
+#define SOW_CORE_SPARES 8u /* slots that stand in for torn or refusing ones, per session */
+
+/* A journal in two alternating flash areas (src/sow_log.h). */
+struct sow_log {
+    const struct sow_config *cfg;
+    const struct sow_region *region;
+    uint32_t gen;   /* generation of the area in force; 0: none yet */
+    uint32_t next;  /* offset in that area of the next record */
+    uint16_t blob;  /* bytes of the blob at the head of an area */
+    uint8_t area;   /* 0 or 1 */
+};
+
+struct sow_core {
+    const struct sow_config *cfg;
+    uint8_t *arena;
+    uint32_t arena_size;
+    struct sow_log log;
+    struct sow_session session;
+    uint32_t gps;      /* GPS seconds, 0 unknown */
+    uint32_t pos;      /* cursor of the work under way: page, slot, row or byte */
+    uint32_t version;  /* of the image in slot B, once its manifest is judged */
+    uint16_t spare[SOW_CORE_SPARES]; /* slot id that lives in each spare, 0xffff: free, 0xfffe: used up */
+    uint16_t stride;   /* bytes from one data slot to the next */
+    uint16_t rstride;  /* bytes from one row slot to the next, while frozen */
+    uint16_t lost;     /* columns: missing when the columns were frozen, or now while they are not */
+    uint16_t rank;     /* rows held */
+    uint16_t received; /* fragments seen */
+    uint16_t tag;      /* marks the slots of this session */
+    uint16_t detail;
+    uint8_t phase;     /* enum sow_core_phase */
+    uint8_t step;      /* of a stop */
+    uint8_t cause;
+    uint8_t flags;
+    uint8_t freeze;    /* freeze record in force, or the next one to use */
+    uint8_t judge;     /* progress of the judgement of the manifest */
+    uint8_t recheck;   /* cause to stop with unless a rotten slot explains it */
+};
+
+#endif

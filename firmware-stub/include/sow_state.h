@@ -1,0 +1,82 @@
+/* State of the LoRaWAN layer. Private: only its size concerns the caller.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SOW_STATE_H
+#define SOW_STATE_H
+
+#include "sow_core.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SOW_GROUPS 4u      /* multicast groups, McGroupID 0..3 */
+#define SOW_QUEUE 160u     /* answers waiting for sow_uplink, bytes */
+#define SOW_ANS_BUFFER 128u /* TS007 ANS buffer, bytes */
+
+enum sow_timer {
+    SOW_TIMER_STATUS = 0, /* FragSessionStatusAns, one timer per FragIndex: 0..3 */
+    SOW_TIMER_ACK = 4,    /* FragDataBlockReceivedReq */
+    SOW_TIMER_CLOCK = 5,  /* AppTimeReq */
+    SOW_TIMER_DIAG = 6,   /* unsolicited diagnostic report */
+    SOW_TIMER_REBOOT = 7, /* TS006 reboot */
+    SOW_TIMER_TRIAL = 8,  /* the image on trial is rejected */
+    SOW_TIMER_WORK = 9,   /* ask the core again after a deferral */
+    SOW_TIMERS = 10
+};
+
+/* A multicast receive window of TS005. Kept in GPS seconds, so that a correction of the clock moves it. */
+struct sow_window {
+    uint32_t start;     /* GPS seconds */
+    uint32_t frequency; /* Hz */
+    uint8_t device_class; /* 'B', 'C'; 0: no window */
+    uint8_t timeout;      /* length is 2^timeout seconds (C) or beacon periods (B) */
+    uint8_t periodicity;
+    uint8_t dr;
+};
+
+/* Small fields come first: a Cortex-M0+ reaches a byte within 32 bytes of its base, a word within 128. */
+struct sow {
+    uint8_t opened, joined, heard, tested, halted; /* flags; halted: port->reboot has been called */
+    uint8_t package_version, confirm, max_payload;
+
+    uint8_t synced;  /* offset is valid */
+    uint8_t token;   /* TS003 TokenReq */
+    uint8_t resync;  /* forced AppTimeReq still to send */
+    uint8_t period;  /* resynchronise every 128 * 2^period seconds */
+    uint8_t backoff; /* of AppTimeReq while not synced */
+
+    uint8_t groups;     /* bit per defined group */
+    uint8_t index;      /* FragIndex set up last */
+    uint8_t over;       /* its block is complete or refused, and the windows that fed it are cancelled */
+    uint8_t acks;       /* FragDataBlockReceivedReq still to send */
+    uint8_t work;       /* sow_core_work has more to do */
+    uint8_t reboot_gps; /* the reboot was asked for at a GPS time */
+    uint8_t installing; /* the reset is to install an image */
+
+    uint8_t note_step, note_cause; /* a refusal that the core does not remember: of a set-up, of an install */
+    uint8_t last_step, last_cause; /* of the report sent last, or passed in silence */
+
+    uint8_t mpa_token;             /* TS007 CommandToken */
+    uint8_t ans_len;               /* bytes in ans */
+    uint8_t ans_next, ans_stop;    /* ans[next..stop) is still to send */
+    uint8_t ans_form;              /* enum sow_ans_form */
+    uint8_t queue_head, queue_len; /* queue[head..len) is still to send */
+
+    uint16_t armed; /* bit per timer */
+    struct sow_config cfg;
+    uint32_t offset;  /* GPS seconds = device seconds + offset */
+    uint32_t version; /* FWversion of the running image */
+    uint32_t at[SOW_TIMERS];
+    uint32_t group_addr[SOW_GROUPS];
+    struct sow_boot_status boot;
+    struct sow_window window[SOW_GROUPS];
+    uint8_t ans[SOW_ANS_BUFFER];
+    uint8_t queue[SOW_QUEUE]; /* messages: port, length, bytes */
+    struct sow_core core;
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

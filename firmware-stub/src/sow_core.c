@@ -1,0 +1,529 @@
+#include <string.h>
+
+#include "sow_core_private.h"
+#include "sow_patch.h"
+#include "sow_sha256.h"
+
+
+uint32_t sow_core_arena_size(uint16_t nb_frag, uint8_t frag_size, uint32_t codec_ram)
+{
+    uint32_t bitmap = sow_bitmap_size(nb_frag);
+    uint32_t row = bitmap + sow_align(frag_size, 16);
+    uint32_t codec = codec_ram != 0 ? sow_align(sizeof(struct sow_patch), 8) + codec_ram : 0;
+
+    if (row < sow_align(sizeof(struct sow_sha256), 16))
+        row = sow_align(sizeof(struct sow_sha256), 16);
+    row += 2 * bitmap;
+    return row > codec ? row : codec;
+}
+
+void sow_core_event(const struct sow_core *c, uint8_t step, uint8_t cause, uint16_t detail)
+{
+    const struct sow_port *port = c->cfg->port;
+
+    if (port->event != 0)
+        port->event(port->user, step, cause, detail);
+}
+
+/* The journal record of a phase. The tag stays in it for good: no two sessions may share one. */
+static int write_phase(struct sow_core *c)
+{
+    uint8_t r[SOW_LOG_DATA] = {c->phase, c->step, c->cause, c->flags & SOW_FLAGS_KEPT, (uint8_t)c->detail,
+                               (uint8_t)(c->detail >> 8), (uint8_t)c->tag, (uint8_t)(c->tag >> 8), c->freeze};
+
+    if (c->phase > SOW_CORE_STOP) /* of a phase in RAM: the flags have changed */
+        r[0] = c->phase == SOW_CORE_HASH ? SOW_CORE_WRITE : SOW_CORE_COLLECT;
+    return sow_log_put(&c->log, SOW_ID_PHASE, r);
+}
+
+int sow_core_enter(struct sow_core *c, uint8_t phase)
+{
+    int err = SOW_OK;
+
+    c->phase = phase;
+    if (phase <= SOW_CORE_STOP) {
+        if (phase != SOW_CORE_STOP) {
+            c->cause = SOW_CAUSE_OK;
+            c->detail = 0;
+        }
+        err = write_phase(c);
+    }
+    return err < 0 ? err : SOW_MORE;
+}
+
+int sow_core_stop(struct sow_core *c, uint8_t step, uint8_t cause)
+{
+    c->step = step;
+    c->cause = cause;
+    (void)sow_core_enter(c, SOW_CORE_STOP);
+    sow_core_event(c, step, cause, c->detail);
+    return -(int)cause;
+}
+
+int sow_core_consent(struct sow_core *c, uint8_t phase, uint32_t seconds)
+{
+    const struct sow_port *port = c->cfg->port;
+    uint8_t cause = SOW_CAUSE_OK;
+    int answer = SOW_CONSENT_YES;
+
+    if (port->consent != 0)
+        answer = port->consent(port->user, phase, seconds, &cause);
+    if (answer == SOW_CONSENT_YES)
+        return SOW_OK;
+    if (cause == SOW_CAUSE_OK)
+        cause = answer == SOW_CONSENT_LATER ? SOW_CAUSE_DEFERRED_USER : SOW_CAUSE_REFUSED;
+    return -(int)cause;
+}
+
+int sow_core_kv_get(struct sow_core *c, uint8_t key, uint32_t *value)
+{
+    uint8_t r[SOW_LOG_DATA];
+
+    if (key > 15 || !sow_log_get(&c->log, key, r))
+        return -SOW_CAUSE_NO_SESSION;
+    memcpy(value, r, sizeof *value);
+    return SOW_OK;
+}
+
+int sow_core_kv_put(struct sow_core *c, uint8_t key, uint32_t value)
+{
+    uint8_t r[SOW_LOG_DATA] = {0};
+
+    if (key > 15)
+        return -SOW_CAUSE_NO_FLASH;
+    memcpy(r, &value, sizeof value);
+    return sow_log_put(&c->log, key, r);
+}
+
+static int region_ok(const struct sow_port *port, const struct sow_region *r, uint32_t pages)
+{
+    return r->addr % port->page == 0 && r->size % port->page == 0 && r->size >= pages * port->page;
+}
+
+static int config_ok(const struct sow_config *cfg)
+{
+    const struct sow_port *p = cfg->port;
+    const struct sow_map *m = cfg->map;
+
+    return p->granule != 0 && p->granule <= 16 && (p->granule & (p->granule - 1)) == 0 && p->page >= 128 &&
+           p->page <= 8192 && (p->page & (p->page - 1)) == 0 && region_ok(p, &m->slot_a, 1) &&
+           region_ok(p, &m->slot_b, 1) && m->slot_a.size == m->slot_b.size && region_ok(p, &m->download, 1) &&
+           region_ok(p, &m->journal, 2) && region_ok(p, &m->boot, 2) && region_ok(p, &m->scratch, 1) &&
+           m->journal.size / p->page / 2 * p->page >= SOW_CORE_JOURNAL &&
+           m->boot.size / p->page / 2 * p->page >= SOW_CORE_BOOT;
+}
+
+static void load_session(struct sow_core *c)
+{
+    uint8_t r[SOW_LOG_DATA], *s = (uint8_t *)&c->session;
+    uint32_t first = sizeof c->session / 2, rest = sizeof c->session - first;
+
+    if (sow_log_get(&c->log, SOW_ID_SESSION, r))
+        memcpy(s, r, first);
+    if (sow_log_get(&c->log, SOW_ID_SESSION_2, r))
+        memcpy(s + first, r, rest);
+}
+
+static int save_session(struct sow_core *c)
+{
+    uint8_t r[SOW_LOG_DATA] = {0};
+    const uint8_t *s = (const uint8_t *)&c->session;
+    uint32_t first = sizeof c->session / 2, rest = sizeof c->session - first;
+    int err;
+
+    memcpy(r, s, first);
+    if ((err = sow_log_put(&c->log, SOW_ID_SESSION, r)) < 0)
+        return err;
+    memcpy(r, s + first, rest);
+    return sow_log_put(&c->log, SOW_ID_SESSION_2, r);
+}
+
+int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena, uint32_t arena_size)
+{
+    uint8_t r[SOW_LOG_DATA];
+
+    memset(c, 0, sizeof *c);
+    c->cfg = cfg;
+    c->arena = arena;
+    c->arena_size = arena_size;
+    if (!config_ok(cfg))
+        return -SOW_CAUSE_NO_FLASH;
+    if (arena == 0 || (uintptr_t)arena % 8 != 0)
+        return -SOW_CAUSE_NO_RAM;
+    sow_log_open(&c->log, cfg, &cfg->map->journal, 0);
+    if (!sow_log_get(&c->log, SOW_ID_PHASE, r))
+        return SOW_OK;
+    c->phase = r[0];
+    c->step = r[1];
+    c->cause = r[2];
+    c->flags = r[3];
+    c->detail = (uint16_t)(r[4] | r[5] << 8);
+    c->tag = (uint16_t)(r[6] | r[7] << 8);
+    c->freeze = r[8];
+    if (c->phase == SOW_CORE_NONE)
+        return SOW_OK;
+    load_session(c);
+    if (c->phase == SOW_CORE_STOP)
+        return SOW_OK;
+    if (sow_core_arena_size(c->session.nb_frag, c->session.frag_size, 0) > arena_size) {
+        (void)sow_core_stop(c, SOW_STEP_SETUP, SOW_CAUSE_NO_RAM);
+        return SOW_OK;
+    }
+    sow_store_layout(c);
+    if (c->phase == SOW_CORE_COLLECT) {
+        int err = sow_fec_resume(c);
+
+        return err < 0 || c->phase != SOW_CORE_COLLECT ? err : SOW_OK;
+    }
+    sow_store_find_spares(c);
+    if (c->phase == SOW_CORE_READY || c->phase == SOW_CORE_INSTALL) {
+        struct sow_manifest m;
+
+        if (sow_manifest_read(c, &m) == SOW_OK)
+            c->version = m.version;
+        return SOW_OK;
+    }
+    return SOW_MORE;
+}
+
+/* Slot B is not ours while the stub may swap it back or has yet to swap it in. */
+static int slot_b_taken(const struct sow_core *c)
+{
+    struct sow_boot_status boot;
+
+    return sow_boot_read(c->cfg, &boot) == SOW_OK &&
+           (boot.state == SOW_BOOT_PENDING || boot.state == SOW_BOOT_TRIAL);
+}
+
+static int exists(const struct sow_core *c)
+{
+    return c->phase != SOW_CORE_NONE && (c->flags & SOW_FLAG_DELETED) == 0;
+}
+
+static int replayed(const struct sow_core *c, const struct sow_session *s)
+{
+    uint8_t r[SOW_LOG_DATA];
+
+    return s->has_mic && sow_log_get(&c->log, (uint8_t)(SOW_ID_COUNT + s->index), r) &&
+           s->session_cnt <= (r[0] | r[1] << 8);
+}
+
+/* SessionCnt is used up when the first fragment arrives (TS004-2.0.0 3.4). */
+static int use_up_count(struct sow_core *c)
+{
+    uint8_t r[SOW_LOG_DATA] = {(uint8_t)c->session.session_cnt, (uint8_t)(c->session.session_cnt >> 8)};
+    int err = SOW_OK;
+
+    if (c->session.has_mic && (c->flags & SOW_FLAG_COUNTED) == 0)
+        err = sow_log_put(&c->log, (uint8_t)(SOW_ID_COUNT + c->session.index), r);
+    if (err == SOW_OK)
+        c->flags |= SOW_FLAG_COUNTED;
+    return err;
+}
+
+int sow_core_session(struct sow_core *c, const struct sow_session *s)
+{
+    int err;
+
+    if (s->index > 3)
+        return -SOW_CAUSE_INDEX_UNSUPPORTED;
+    if (s->matrix < SOW_MATRIX_V1 || s->matrix > SOW_MATRIX_V2_ABSOLUTE || s->nb_frag == 0 || s->nb_frag > 16383 ||
+        s->frag_size == 0 || s->padding >= s->frag_size)
+        return -SOW_CAUSE_ALGO_UNSUPPORTED;
+    if (exists(c) && c->phase != SOW_CORE_STOP && memcmp(&c->session, s, sizeof *s) == 0 &&
+        (c->phase != SOW_CORE_INSTALL || slot_b_taken(c)))
+        return SOW_OK;
+    if (replayed(c, s))
+        return -SOW_CAUSE_SESSION_REPLAY;
+    if (sow_core_arena_size(s->nb_frag, s->frag_size, 0) > c->arena_size)
+        return -SOW_CAUSE_NO_RAM;
+    if (sow_store_size(c, s) > c->cfg->map->download.size || slot_b_taken(c))
+        return -SOW_CAUSE_NO_FLASH;
+    if ((err = sow_core_consent(c, SOW_PHASE_RECEIVE, 2u * s->nb_frag)) < 0)
+        return err;
+    /* The old session ends before the new one is written: a cut in between leaves none. */
+    c->flags = 0;
+    c->freeze = 0;
+    if ((err = sow_core_enter(c, SOW_CORE_NONE)) < 0)
+        return err;
+    c->session = *s;
+    c->tag = (uint16_t)(c->tag + 16u); /* room for the tags of rows */
+    c->pos = 0;
+    c->received = 0;
+    c->judge = 0;
+    c->recheck = 0;
+    c->version = 0;
+    sow_store_layout(c);
+    if ((err = save_session(c)) < 0 || (err = sow_core_enter(c, SOW_CORE_ERASE)) < 0) {
+        c->phase = SOW_CORE_NONE;
+        return err;
+    }
+    return SOW_OK;
+}
+
+int sow_core_delete(struct sow_core *c, uint8_t index)
+{
+    int err;
+
+    if (!exists(c) || c->session.index != index)
+        return -SOW_CAUSE_NO_SESSION;
+    if (c->phase == SOW_CORE_WRITE || c->phase == SOW_CORE_HASH || c->phase == SOW_CORE_READY ||
+        c->phase == SOW_CORE_INSTALL || c->phase == SOW_CORE_ASK) {
+        c->flags |= SOW_FLAG_DELETED; /* the block is complete and good: go on without the session */
+        return write_phase(c);
+    }
+    c->flags = 0;
+    err = sow_core_enter(c, SOW_CORE_NONE);
+    return err < 0 ? err : SOW_OK;
+}
+
+/* Erase the next page of the download area and slot B, or, to thaw, of slot B alone. */
+static int erase_slice(struct sow_core *c)
+{
+    const struct sow_map *map = c->cfg->map;
+    uint32_t page = c->cfg->port->page, at = c->pos++ * page, addr = map->slot_b.addr + at;
+    uint32_t first = c->phase == SOW_CORE_ERASE ? map->download.size : 0;
+    int err;
+
+    if (at < first)
+        addr = map->download.addr + at;
+    else
+        addr -= first;
+    if (at < first + map->slot_b.size) {
+        if (sow_flash_erase(c->cfg, addr, page) < 0)
+            return sow_core_stop(c, SOW_STEP_SETUP, SOW_CAUSE_FLASH_IO);
+        return SOW_MORE;
+    }
+    if ((err = sow_core_enter(c, SOW_CORE_COLLECT)) < 0)
+        return err;
+    return sow_fec_resume(c);
+}
+
+int sow_core_fragment(struct sow_core *c, uint8_t index, uint16_t n, const uint8_t *data, uint32_t len)
+{
+    int err;
+
+    if (!exists(c) || c->session.index != index)
+        return -SOW_CAUSE_NO_SESSION;
+    if (c->phase == SOW_CORE_STOP)
+        return -(int)c->cause;
+    if (n == 0 || n > 16383 || len != c->session.frag_size)
+        return SOW_MORE;
+    while (c->phase == SOW_CORE_ERASE || c->phase == SOW_CORE_THAW)
+        if ((err = erase_slice(c)) < 0)
+            return err;
+    if (c->phase != SOW_CORE_COLLECT)
+        return SOW_OK;
+    if ((err = use_up_count(c)) < 0)
+        return err;
+    if (c->received < 16383)
+        c->received++;
+    c->pos = 0; /* of a digest under way: its state is overwritten */
+    return sow_fec_fragment(c, n, data);
+}
+
+/* Stop for that cause, unless the block has rotted since it was checked. */
+static int doubt(struct sow_core *c, uint8_t cause)
+{
+    c->recheck = cause;
+    c->pos = 0;
+    return sow_core_enter(c, SOW_CORE_CHECK);
+}
+
+static int work_check(struct sow_core *c)
+{
+    int err = sow_fec_check(c);
+
+    if (err != SOW_DONE)
+        return err;
+    if (c->recheck != 0) {
+        if (c->recheck == SOW_CAUSE_SESSION_MIC_BAD)
+            c->flags |= SOW_FLAG_MIC_BAD;
+        return sow_core_stop(c, c->step, c->recheck);
+    }
+    return sow_core_enter(c, SOW_CORE_MIC);
+}
+
+static int work_ask(struct sow_core *c)
+{
+    struct sow_manifest m;
+    int err = sow_manifest_read(c, &m);
+
+    if (err == SOW_OK)
+        err = sow_core_consent(c, SOW_PHASE_PATCH, m.new_size / 1024u + 1u);
+    if (err == SOW_OK) {
+        c->pos = 0;
+        return sow_write_begin(c);
+    }
+    if (err == -SOW_CAUSE_DEFERRED_USER || err == -SOW_CAUSE_DEFERRED_BATTERY) {
+        c->cause = (uint8_t)-err; /* asked again by the next call */
+        return SOW_OK;
+    }
+    return sow_core_stop(c, SOW_STEP_PATCH, (uint8_t)-err);
+}
+
+/* What follows a step that has run to its end, and what an error in it means. */
+static int next(struct sow_core *c, int err, uint8_t phase, uint8_t step, int trusted)
+{
+    if (err == SOW_MORE)
+        return SOW_MORE;
+    c->judge = 0;
+    c->pos = 0;
+    if (err >= 0)
+        return sow_core_enter(c, phase);
+    c->step = step;
+    return trusted ? sow_core_stop(c, step, (uint8_t)-err) : doubt(c, (uint8_t)-err);
+}
+
+int sow_core_work(struct sow_core *c)
+{
+    int err;
+
+    switch (c->phase) {
+    case SOW_CORE_ERASE:
+    case SOW_CORE_THAW:
+        err = erase_slice(c);
+        return err < 0 || c->phase != SOW_CORE_COLLECT ? err : SOW_OK;
+    case SOW_CORE_COLLECT:
+        if ((c->flags & SOW_FLAG_JUDGED) != 0 || !sow_fec_head_known(c, SOW_MANIFEST_SIZE))
+            return SOW_OK;
+        if ((err = sow_judge(c)) == SOW_MORE)
+            return SOW_MORE;
+        if (err < 0)
+            return sow_core_stop(c, SOW_STEP_MANIFEST, (uint8_t)-err);
+        c->flags |= SOW_FLAG_JUDGED;
+        return write_phase(c);
+    case SOW_CORE_SOLVE:
+        return sow_fec_solve(c);
+    case SOW_CORE_CHECK:
+        return work_check(c);
+    case SOW_CORE_MIC:
+        return next(c, sow_mic(c), SOW_CORE_JUDGE, SOW_STEP_VERIFY, 0);
+    case SOW_CORE_JUDGE:
+        return next(c, sow_judge(c), SOW_CORE_DIGEST, SOW_STEP_MANIFEST, 0);
+    case SOW_CORE_DIGEST:
+        return next(c, sow_digest(c), SOW_CORE_ASK, SOW_STEP_VERIFY, 0);
+    case SOW_CORE_ASK:
+        return work_ask(c);
+    case SOW_CORE_WRITE:
+        return next(c, sow_write(c), SOW_CORE_HASH, SOW_STEP_PATCH, 0);
+    case SOW_CORE_HASH:
+        err = next(c, sow_write_hash(c), SOW_CORE_READY, SOW_STEP_PATCH, 0);
+        return c->phase == SOW_CORE_READY && err >= 0 ? SOW_DONE : err;
+    default:
+        return SOW_OK;
+    }
+}
+
+static void boot_step(const struct sow_core *c, struct sow_status *out)
+{
+    static const uint8_t step[] = {SOW_STEP_NONE,    SOW_STEP_INSTALL, SOW_STEP_TRIAL,
+                                   SOW_STEP_RUNNING, SOW_STEP_TRIAL,   SOW_STEP_INSTALL};
+    struct sow_boot_status boot;
+
+    if (sow_boot_read(c->cfg, &boot) != SOW_OK || boot.state >= sizeof step)
+        return;
+    out->step = step[boot.state];
+    out->cause = boot.cause;
+}
+
+int sow_core_status(const struct sow_core *c, uint8_t index, struct sow_status *out)
+{
+    static const uint8_t step[] = {
+        SOW_STEP_NONE,   SOW_STEP_SETUP,  SOW_STEP_RECEIVE,  SOW_STEP_RECEIVE, SOW_STEP_PATCH,
+        SOW_STEP_READY,  SOW_STEP_INSTALL, SOW_STEP_NONE,    SOW_STEP_VERIFY,  SOW_STEP_VERIFY,
+        SOW_STEP_VERIFY, SOW_STEP_MANIFEST, SOW_STEP_VERIFY, SOW_STEP_PATCH,   SOW_STEP_PATCH};
+    int frozen = (c->flags & SOW_FLAG_FROZEN) != 0;
+
+    memset(out, 0, sizeof *out);
+    out->exists = (uint8_t)(exists(c) && c->session.index == index);
+    out->session = c->session;
+    out->step = c->phase == SOW_CORE_STOP ? c->step : step[c->phase];
+    out->cause = c->cause;
+    out->detail = c->detail;
+    out->received = c->received;
+    out->memory_error = (c->flags & SOW_FLAG_NO_ROWS) != 0;
+    out->mic_error = (c->flags & SOW_FLAG_MIC_BAD) != 0;
+    switch (c->phase) {
+    case SOW_CORE_ERASE:
+        out->missing = c->session.nb_frag;
+        break;
+    case SOW_CORE_COLLECT:
+        out->missing = frozen ? (uint16_t)(c->lost - c->rank) : c->lost;
+        break;
+    case SOW_CORE_ASK:
+    case SOW_CORE_WRITE:
+    case SOW_CORE_HASH:
+    case SOW_CORE_READY:
+        break;
+    case SOW_CORE_NONE:
+    case SOW_CORE_INSTALL:
+        boot_step(c, out);
+        break;
+    default: /* nothing says "complete" before the block is proved */
+        out->missing = !out->mic_error;
+    }
+    return SOW_OK;
+}
+
+int sow_core_image(const struct sow_core *c, struct sow_image *out)
+{
+    out->state = 0;
+    out->version = 0;
+    if (c->phase == SOW_CORE_READY || (c->phase == SOW_CORE_INSTALL && slot_b_taken(c))) {
+        out->state = 3;
+        out->version = c->version;
+    } else if (c->phase == SOW_CORE_STOP) {
+        if (c->cause == SOW_CAUSE_CLASS_MISMATCH || c->cause == SOW_CAUSE_HARDWARE_MISMATCH)
+            out->state = 2;
+        else if (c->step == SOW_STEP_VERIFY || c->step == SOW_STEP_PATCH || c->cause == SOW_CAUSE_SIGNATURE_BAD ||
+                 c->cause == SOW_CAUSE_KEY_UNKNOWN)
+            out->state = 1;
+    }
+    return SOW_OK;
+}
+
+int sow_core_image_delete(struct sow_core *c, uint32_t version)
+{
+    int err;
+
+    if (c->phase != SOW_CORE_READY)
+        return -SOW_CAUSE_NO_SESSION;
+    if (c->version != version)
+        return -SOW_CAUSE_IMAGE_INVALID;
+    c->flags = 0;
+    err = sow_core_enter(c, SOW_CORE_NONE);
+    return err < 0 ? err : SOW_OK;
+}
+
+int sow_core_install(struct sow_core *c)
+{
+    uint8_t raw[SOW_MANIFEST_SIZE];
+    int err;
+
+    if (c->phase == SOW_CORE_INSTALL && slot_b_taken(c))
+        return SOW_OK;
+    if (c->phase != SOW_CORE_READY)
+        return -SOW_CAUSE_NO_SESSION;
+    if ((err = sow_core_consent(c, SOW_PHASE_SWAP, c->cfg->map->slot_a.size / 4096u + 5u)) < 0) {
+        if (err == -SOW_CAUSE_DEFERRED_USER || err == -SOW_CAUSE_DEFERRED_BATTERY)
+            c->cause = (uint8_t)-err;
+        else
+            (void)sow_core_stop(c, SOW_STEP_INSTALL, (uint8_t)-err);
+        return err;
+    }
+    for (uint32_t i = 0; i * c->session.frag_size < SOW_MANIFEST_SIZE; i++)
+        if (sow_slot_xor(c, (uint16_t)i, 0) < 0) {
+            (void)doubt(c, SOW_CAUSE_FLASH_DECAY);
+            return -SOW_CAUSE_FLASH_DECAY;
+        }
+    if ((err = sow_block_read(c, 0, raw, sizeof raw)) < 0 || (err = sow_boot_request(c->cfg, raw)) < 0)
+        return err;
+    err = sow_core_enter(c, SOW_CORE_INSTALL);
+    return err < 0 ? err : SOW_OK;
+}
+
+void sow_core_time(struct sow_core *c, uint32_t gps)
+{
+    c->gps = gps;
+}

@@ -1,0 +1,164 @@
+/* TS006 firmware management 1.0.0, and the trial of a new image.
+ *
+ *  CID  request                       answer
+ *   1   DevVersion                    FWversion 4, HWversion 4
+ *   2   DevRebootTime: GPS seconds 4  seconds until the reboot 4; none when it happens at once
+ *   3   DevRebootCountdown: seconds 3 seconds until the reboot 3; none when it happens at once
+ *   4   DevUpgradeImage               UpImageStatus 1 [, nextFirmwareVersion 4]
+ *   5   DevDeleteImage: version 4     Status 1
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "sow_packages.h"
+
+#define IMAGE_VALID 3u
+
+static void reboot_at(struct sow *s, uint32_t at, uint8_t gps)
+{
+    sow_diag_note(s, SOW_STEP_NONE, SOW_CAUSE_OK); /* of the last attempt */
+    s->reboot_gps = gps;
+    sow_arm(s, SOW_TIMER_REBOOT, at);
+}
+
+static void cancel_reboot(struct sow *s)
+{
+    s->reboot_gps = 0;
+    sow_disarm(s, SOW_TIMER_REBOOT);
+}
+
+static void reboot_time(struct sow *s, struct sow_command *c)
+{
+    uint32_t time = sow_u32(c->arg), left = 0;
+
+    if (time == 0) { /* as soon as the answers to the other commands are out */
+        reboot_at(s, c->now, 0);
+        return;
+    }
+    if (time == 0xffffffffu) {
+        cancel_reboot(s);
+        left = time;
+    } else if (s->synced && sow_diff(c->now + s->offset, time) > 0) {
+        left = time - (c->now + s->offset);
+        reboot_at(s, c->now + left, 1);
+    }
+    sow_put32(c->ans + 1, left);
+    c->len = 5;
+}
+
+static void reboot_countdown(struct sow *s, struct sow_command *c)
+{
+    uint32_t left = sow_u16(c->arg) | (uint32_t)c->arg[2] << 16;
+
+    if (left == 0xffffffu) cancel_reboot(s);
+    else reboot_at(s, c->now + left, 0);
+    if (left == 0) return;
+    sow_put16(c->ans + 1, left);
+    c->ans[3] = (uint8_t)(left >> 16);
+    c->len = 4;
+}
+
+/* The image in slot B. While the new image is on trial that is the old one, which nobody asks for. */
+static void waiting(const struct sow *s, struct sow_image *image)
+{
+    if (sow_core_image(&s->core, image) < 0 || s->boot.state == SOW_BOOT_TRIAL) image->state = 0;
+}
+
+static void upgrade_image(struct sow *s, struct sow_command *c)
+{
+    struct sow_image image;
+
+    waiting(s, &image);
+    c->ans[1] = image.state;
+    c->len = 2;
+    if (image.state != IMAGE_VALID) return;
+    sow_put32(c->ans + 2, image.version);
+    c->len = 6;
+}
+
+void sow_fwmgmt_command(struct sow *s, struct sow_command *c)
+{
+    int r;
+
+    switch (c->cid) {
+    case 1:
+        sow_put32(c->ans + 1, s->version);
+        sow_put32(c->ans + 5, s->cfg.identity->hw_version);
+        c->len = 9;
+        break;
+    case 2: reboot_time(s, c); break;
+    case 3: reboot_countdown(s, c); break;
+    case 4: upgrade_image(s, c); break;
+    default:
+        r = sow_core_image_delete(&s->core, sow_u32(c->arg));
+        c->ans[1] = (uint8_t)(r >= 0 ? 0u : r == -SOW_CAUSE_IMAGE_INVALID ? 2u : 1u);
+        c->len = 2;
+        break;
+    }
+}
+
+void sow_reboot(struct sow *s)
+{
+    s->halted = 1;
+    s->cfg.port->reboot(s->cfg.port->user);
+}
+
+/* The reboot is due: install the image that waits, if one does. */
+static void reboot(struct sow *s, uint32_t now)
+{
+    struct sow_image image;
+
+    waiting(s, &image);
+    if (image.state == IMAGE_VALID) {
+        int r = sow_core_install(&s->core);
+
+        if (r < 0) {
+            cancel_reboot(s);
+            if (sow_deferred((uint8_t)-r)) {
+                sow_arm(s, SOW_TIMER_REBOOT, now + SOW_DEFERRAL);
+            } else {
+                sow_diag_note(s, SOW_STEP_INSTALL, (uint8_t)-r);
+                s->work = 1; /* the core may want to look at the block again */
+            }
+            return;
+        }
+        s->installing = 1;
+    }
+    sow_reboot(s);
+}
+
+static int proved(const struct sow *s)
+{
+    if (!s->tested) return 0;
+    if (s->confirm == SOW_CONFIRM_JOINED) return s->joined;
+    return s->confirm != SOW_CONFIRM_DOWNLINK || s->heard;
+}
+
+void sow_fwmgmt_poll(struct sow *s, uint32_t now)
+{
+    if (s->boot.state == SOW_BOOT_TRIAL) {
+        if (proved(s) && sow_boot_confirm(&s->cfg) == SOW_OK) {
+            s->boot.state = SOW_BOOT_CONFIRMED;
+            sow_disarm(s, SOW_TIMER_TRIAL);
+        }
+        if ((s->armed & 1u << SOW_TIMER_TRIAL) && sow_diff(s->at[SOW_TIMER_TRIAL], now) >= 0) {
+            /* If even this cannot be written, the boot attempts run out instead. */
+            (void)sow_boot_reject(&s->cfg, SOW_CAUSE_NOT_CONFIRMED);
+            sow_reboot(s);
+            return;
+        }
+    }
+    if (!(s->armed & 1u << SOW_TIMER_REBOOT) || sow_diff(s->at[SOW_TIMER_REBOOT], now) < 0) return;
+    if (s->joined && (s->queue_len || s->ans_next < s->ans_stop)) return;
+    reboot(s, now);
+}
+
+void sow_self_test(struct sow *s, uint32_t now, uint8_t verdict)
+{
+    (void)now;
+    if (!s->opened || s->halted || s->boot.state != SOW_BOOT_TRIAL) return;
+    if (verdict == SOW_CAUSE_OK) {
+        s->tested = 1;
+        return;
+    }
+    (void)sow_boot_reject(&s->cfg, verdict);
+    sow_reboot(s);
+}

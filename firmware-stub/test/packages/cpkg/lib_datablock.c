@@ -1,0 +1,1 @@
+#include "../../../src/sow_datablock.c"

@@ -1,0 +1,1 @@
+#include "../../../ports/modem/sow_modem.c"
