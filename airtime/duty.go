@@ -13,7 +13,7 @@ const DutyWindow = time.Hour
 // SubBand is a range of frequencies in which one duty cycle applies to each transmitter, gateways
 // included.
 type SubBand struct {
-	Name      string // "P" for 869.4..869.65 MHz, the g3 of older texts
+	Name      string // "g3" for 869.4..869.65 MHz
 	Low       uint32 // Hz
 	High      uint32 // Hz, the first frequency that is not part of it
 	DutyCycle int    // per mille; 1000 is no limit
@@ -112,13 +112,18 @@ func (l *Ledger) Reserve(t time.Time, toa time.Duration) error {
 	return nil
 }
 
-// Record adds a frame that was sent, whatever it does to the duty cycle.
+// Record adds a frame that was sent, whatever it does to the duty cycle. If by the times reported
+// it overlaps another, it is booked behind that one. A toa that is not positive is ignored.
 func (l *Ledger) Record(t time.Time, toa time.Duration) {
 	if toa <= 0 {
 		return
 	}
-	i := sort.Search(len(l.sent), func(i int) bool { return l.sent[i].Start.After(t) })
-	l.sent = slices.Insert(l.sent, i, Transmission{t, toa})
+	tx := Transmission{t, toa}
+	for end, busy := l.overlap(tx); busy; end, busy = l.overlap(tx) {
+		tx.Start = end
+	}
+	i := sort.Search(len(l.sent), func(i int) bool { return l.sent[i].Start.After(tx.Start) })
+	l.sent = slices.Insert(l.sent, i, tx)
 	l.before = append(l.before, 0)
 	l.sum(i)
 }
@@ -155,8 +160,6 @@ func (l *Ledger) until(t time.Time) time.Duration {
 	n := sort.Search(len(l.sent), func(i int) bool { return l.sent[i].Start.After(t) })
 	sum := l.before[n]
 	if n > 0 {
-		// Recorded frames may overlap, but no more than the last can reach beyond t in practice:
-		// a transmitter sends one at a time.
 		if rest := l.sent[n-1].End().Sub(t); rest > 0 {
 			sum -= rest
 		}

@@ -19,14 +19,17 @@ const (
 	KR920
 )
 
-// plan is what RP002-1.0.3 says about a region.
+// plan is what the regional parameters say about a region. Payload limits are the least of all
+// revisions since LoRaWAN 1.0.2B.
 type plan struct {
 	name     string
 	rates    []DataRate // by index; the zero value where there is none
 	payload  []int      // N by data rate: application payload in bytes without FOpts
 	repeater []int      // N for frames that may pass a repeater
-	dwell    []int      // N under the 400 ms dwell time limit, with or without repeater; nil: none
-	dwellDL  bool       // the limit exists for downlinks too
+	newer    []int      // N of payload where RP002-1.0.2 raised it, else 0; nil: nowhere
+	newerRep []int      // the same for repeater
+	dwell    bool       // the 400 ms dwell time limit exists, for uplinks
+	dwellDL  bool       // and for downlinks
 
 	rx2Frequency uint32
 	rx2DataRate  int
@@ -44,7 +47,10 @@ var (
 	rates125 = []DataRate{lora(12, 125), lora(11, 125), lora(10, 125), lora(9, 125), lora(8, 125), lora(7, 125)}
 	rates250 = append(rates125[:6:6], lora(7, 250), DataRate{BitRate: 50000, Uplink: true, Downlink: true})
 
+	// dwell400 is N under the 400 ms dwell time limit; 0 means that no frame is short enough.
 	dwell400 = []int{0, 0, 11, 53, 125, 242, 242, 242}
+
+	newerUSRepeater = []int{8: 53, 9: 129, 13: 0}
 )
 
 var plans = [...]plan{
@@ -59,14 +65,14 @@ var plans = [...]plan{
 		pingFrequency:   869_525_000,
 		beaconDataRate:  3,
 		beaconBytes:     17,
-		// ERC 70-03 annex 1 and EN 300 220-2; K..Q are the names of the latter.
+		// ERC 70-03 annex 1. EN 300 220-2 calls these bands K, L, M, N, P and Q.
 		bands: []SubBand{
 			{Name: "K", Low: 863_000_000, High: 865_000_000, DutyCycle: 1, MaxERP: 25},
-			{Name: "L", Low: 865_000_000, High: 868_000_000, DutyCycle: 10, MaxERP: 25},
-			{Name: "M", Low: 868_000_000, High: 868_600_000, DutyCycle: 10, MaxERP: 25},
-			{Name: "N", Low: 868_700_000, High: 869_200_000, DutyCycle: 1, MaxERP: 25},
-			{Name: "P", Low: 869_400_000, High: 869_650_000, DutyCycle: 100, MaxERP: 500},
-			{Name: "Q", Low: 869_700_000, High: 870_000_000, DutyCycle: 10, MaxERP: 25},
+			{Name: "g", Low: 865_000_000, High: 868_000_000, DutyCycle: 10, MaxERP: 25},
+			{Name: "g1", Low: 868_000_000, High: 868_600_000, DutyCycle: 10, MaxERP: 25},
+			{Name: "g2", Low: 868_700_000, High: 869_200_000, DutyCycle: 1, MaxERP: 25},
+			{Name: "g3", Low: 869_400_000, High: 869_650_000, DutyCycle: 100, MaxERP: 500},
+			{Name: "g4", Low: 869_700_000, High: 870_000_000, DutyCycle: 10, MaxERP: 25},
 		},
 	},
 	US915: {
@@ -74,7 +80,8 @@ var plans = [...]plan{
 		rates: []DataRate{up(10, 125), up(9, 125), up(8, 125), up(7, 125), up(8, 500), {}, {}, {},
 			down(12, 500), down(11, 500), down(10, 500), down(9, 500), down(8, 500), down(7, 500)},
 		payload:         []int{11, 53, 125, 242, 242, 0, 0, 0, 53, 129, 242, 242, 242, 242},
-		repeater:        []int{11, 53, 125, 242, 242, 0, 0, 0, 33, 109, 222, 222, 222, 222},
+		repeater:        []int{11, 53, 125, 222, 222, 0, 0, 0, 33, 109, 222, 222, 222, 222},
+		newerRep:        newerUSRepeater,
 		rx2Frequency:    923_300_000,
 		rx2DataRate:     8,
 		beaconFrequency: 923_300_000,
@@ -90,7 +97,8 @@ var plans = [...]plan{
 			down(12, 500), down(11, 500), down(10, 500), down(9, 500), down(8, 500), down(7, 500)},
 		payload:         []int{51, 51, 51, 115, 242, 242, 242, 0, 53, 129, 242, 242, 242, 242},
 		repeater:        []int{51, 51, 51, 115, 222, 222, 222, 0, 33, 109, 222, 222, 222, 222},
-		dwell:           dwell400,
+		newerRep:        newerUSRepeater,
+		dwell:           true,
 		rx2Frequency:    923_300_000,
 		rx2DataRate:     8,
 		beaconFrequency: 923_300_000,
@@ -105,7 +113,9 @@ var plans = [...]plan{
 		rates:           rates250,
 		payload:         []int{51, 51, 51, 115, 242, 242, 242, 242},
 		repeater:        []int{51, 51, 51, 115, 222, 222, 222, 222},
-		dwell:           dwell400,
+		newer:           []int{2: 115, 7: 0},
+		newerRep:        []int{2: 115, 7: 0},
+		dwell:           true,
 		dwellDL:         true,
 		rx2Frequency:    923_200_000,
 		rx2DataRate:     2,
@@ -199,6 +209,11 @@ type Link struct {
 	Direction Direction
 	Repeater  bool // the frame may pass a repeater, which adds to it
 	DwellTime bool // the 400 ms limit of TxParamSetupReq is on for this direction: AS923, AU915 uplinks
+
+	// RP002 says that the device implements RP002-1.0.2 or later, which raised some limits: AS923 DR2,
+	// and US915 and AU915 DR8 and DR9 with a repeater. Otherwise the least limit of all revisions
+	// since LoRaWAN 1.0.2B holds: devices drop a frame that is longer than they expect.
+	RP002 bool
 }
 
 // MaxPayload returns N, the largest application payload in bytes at data rate dr, for a frame without
@@ -216,16 +231,20 @@ func (r Region) MaxPayload(dr int, l Link) (int, error) {
 		return 0, fmt.Errorf("%v DR%d (%v): %w in the %v", r, dr, rate, ErrDataRate, l.Direction)
 	}
 	p := r.plan()
-	if l.DwellTime && dr < len(p.dwell) && (l.Direction == Uplink || p.dwellDL) {
-		if p.dwell[dr] == 0 {
+	limit, newer := p.payload, p.newer
+	if l.Repeater {
+		limit, newer = p.repeater, p.newerRep
+	}
+	n := limit[dr]
+	if l.RP002 && newer != nil {
+		n = max(n, newer[dr])
+	}
+	if l.DwellTime && p.dwell && (l.Direction == Uplink || p.dwellDL) {
+		if n = min(n, dwell400[dr]); n == 0 {
 			return 0, fmt.Errorf("%v DR%d (%v): %w under the 400 ms dwell time limit", r, dr, rate, ErrDataRate)
 		}
-		return p.dwell[dr], nil
 	}
-	if l.Repeater {
-		return p.repeater[dr], nil
-	}
-	return p.payload[dr], nil
+	return n, nil
 }
 
 // RX2 returns the default of the second receive window, in Hz and as a data rate index.

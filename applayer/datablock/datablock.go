@@ -93,8 +93,8 @@ type FragSessionStatusReq struct {
 //	  3    1  MissingFrag     absent with SessionDoesNotExist
 //
 // Devices with LoRa Basics Modem send all 4 bytes even with SessionDoesNotExist, the last 3 without
-// meaning. ParseCommand takes both forms: the short one if nothing follows or if what follows reads
-// as commands up to the end of the message, else the long one. The value is the same.
+// meaning. ParseCommand takes both forms, and gives the same value for both: the long one if the rest
+// of the message can be read as commands to its end behind that one only, else the short one.
 type FragSessionStatusAns struct {
 	FragIndex      uint8  // 0..3; 0 with SessionDoesNotExist
 	NbFragReceived uint16 // 0..16383; devices count differently, take it as a hint

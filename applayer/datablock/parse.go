@@ -163,10 +163,10 @@ func parseStatusAnsV2(p []byte) (Command, int, error) {
 	}
 	if p[0]&0x04 != 0 {
 		c := FragSessionStatusAns{SessionDoesNotExist: true}
-		if len(p) < statusSize || readable(p[statusSizeShort:]) {
-			return c, statusSizeShort, nil
+		if len(p) >= statusSize && !readable(p[statusSizeShort:]) && readable(p[statusSize:]) {
+			return c, statusSize, nil
 		}
-		return c, statusSize, nil
+		return c, statusSizeShort, nil
 	}
 	if err := wire.Need("FragSessionStatusAns", p, statusSize); err != nil {
 		return nil, 0, err

@@ -105,27 +105,104 @@ func tokenless(dir applayer.Direction, b []byte) bool {
 // error it returns the commands before it.
 func ParseCommands(vs Versions, dir applayer.Direction, b []byte) ([]applayer.Command, error) {
 	var cmds []applayer.Command
+	r := reader{vs: vs, dir: dir, b: b}
 	id := applayer.MultiPackage
-	for rest := b; len(rest) > 0; {
-		if rest[0]&packageMark != 0 {
-			id = applayer.PackageID(rest[0] &^ packageMark)
+	for at := 0; at < len(b); {
+		if b[at]&packageMark != 0 {
+			id = applayer.PackageID(b[at] &^ packageMark)
 			if int(id) >= len(vs) {
-				return cmds, fmt.Errorf("byte %d: %v: %w", len(b)-len(rest), id, applayer.ErrUnknownCID)
+				return cmds, fmt.Errorf("byte %d: %v: %w", at, id, applayer.ErrUnknownCID)
 			}
-			rest = rest[1:]
+			at++
 			continue
 		}
-		cmd, tail, err := parseCommand(vs[id], id, dir, rest)
+		cmd, n, err := r.command(at, id)
 		if err == nil {
-			err = alone(cmd, len(cmds) == 0 && len(tail) == 0)
+			err = alone(cmd, len(cmds) == 0 && at+n == len(b))
 		}
 		if err != nil {
-			return cmds, fmt.Errorf("command %d at byte %d: %w", len(cmds)+1, len(b)-len(rest), err)
+			return cmds, fmt.Errorf("command %d at byte %d: %w", len(cmds)+1, at, err)
 		}
 		cmds = append(cmds, cmd)
-		rest = tail
+		at += n
 	}
 	return cmds, nil
+}
+
+// reader reads one message.
+type reader struct {
+	vs  Versions
+	dir applayer.Direction
+	b   []byte
+
+	// readable[i][id] says that b[i:] can be read to the end if package id is in force at i.
+	// It is nil until needed.
+	readable [][len(Versions{})]bool
+}
+
+// command reads the command at byte i and returns its length.
+func (r *reader) command(i int, id applayer.PackageID) (applayer.Command, int, error) {
+	if !r.noSession(i, id) {
+		cmd, rest, err := parseCommand(r.vs[id], id, r.dir, r.b[i:])
+		return cmd, len(r.b) - i - len(rest), err
+	}
+	cmd, _, err := parseCommand(r.vs[id], id, r.dir, r.b[i:i+noSessionSize])
+	if i+noSessionSizeLong <= len(r.b) {
+		r.lookAhead()
+		if !r.readable[i+noSessionSize][id] && r.readable[i+noSessionSizeLong][id] {
+			return cmd, noSessionSizeLong, err
+		}
+	}
+	return cmd, noSessionSize, err
+}
+
+// A [datablock.FragSessionStatusAns] without a session has two lengths. The parser of its own package
+// tells them apart by what follows, but here commands of other packages may follow.
+const (
+	noSessionSize     = 2
+	noSessionSizeLong = 5
+)
+
+func (r *reader) noSession(i int, id applayer.PackageID) bool {
+	return id == applayer.DataBlock && r.vs[id] == applayer.V2 && r.dir == applayer.Uplink &&
+		len(r.b)-i >= noSessionSize && r.b[i] == datablock.FragSessionStatusAns{}.CID() && r.b[i+1]&0x04 != 0
+}
+
+// lookAhead computes readable from the end to the start.
+func (r *reader) lookAhead() {
+	if r.readable != nil {
+		return
+	}
+	r.readable = make([][len(Versions{})]bool, len(r.b)+1)
+	for id := range r.vs {
+		r.readable[len(r.b)][id] = true
+	}
+	for i := len(r.b) - 1; i >= 0; i-- {
+		for id := range r.vs {
+			r.readable[i][id] = r.readableAt(i, applayer.PackageID(id))
+		}
+	}
+}
+
+func (r *reader) readableAt(i int, id applayer.PackageID) bool {
+	if r.b[i]&packageMark != 0 {
+		next := int(r.b[i] &^ packageMark)
+		return next < len(r.vs) && r.readable[i+1][next]
+	}
+	if r.noSession(i, id) {
+		return r.readable[i+noSessionSize][id] || i+noSessionSizeLong <= len(r.b) && r.readable[i+noSessionSizeLong][id]
+	}
+	cmd, rest, err := parseCommand(r.vs[id], id, r.dir, r.b[i:])
+	if err != nil || alone(cmd, false) != nil {
+		return false
+	}
+	if r.dir == applayer.Uplink && cmd.CID() == cidPackageVersion {
+		// Three zeros are no PackageVersionAns but the long form of a device with nothing received.
+		if r.b[i+1] != byte(id) || r.b[i+2] != byte(r.vs[id]) {
+			return false
+		}
+	}
+	return r.readable[len(r.b)-len(rest)][id]
 }
 
 // alone refuses the commands that must not share their message, and DataFragment altogether.
@@ -178,12 +255,7 @@ func parseCommand(v applayer.Version, id applayer.PackageID, dir applayer.Direct
 	case applayer.McSetup:
 		return result(mcsetup.ParseCommand(v, dir, b))
 	case applayer.DataBlock:
-		run := datablockRun(v, dir, b)
-		cmd, rest, err := datablock.ParseCommand(v, dir, b[:run])
-		if err != nil {
-			return nil, nil, err
-		}
-		return cmd, b[run-len(rest):], nil
+		return result(datablock.ParseCommand(v, dir, b))
 	case applayer.FwMgmt:
 		return result(fwmgmt.ParseCommand(v, dir, b))
 	}
@@ -195,21 +267,6 @@ func result[C applayer.Command](cmd C, rest []byte, err error) (applayer.Command
 		return nil, nil, err
 	}
 	return cmd, rest, nil
-}
-
-// datablockRun returns the length of the run of TS004 commands at the start of b. The parser of a
-// [datablock.FragSessionStatusAns] weighs what follows in its own package and must not look beyond,
-// so the run ends at the first byte that may name a package and up to which everything is read.
-func datablockRun(v applayer.Version, dir applayer.Direction, b []byte) int {
-	for i, c := range b {
-		if c&packageMark == 0 || i == 0 {
-			continue
-		}
-		if _, err := datablock.Parse(v, dir, b[:i]); err == nil {
-			return i
-		}
-	}
-	return len(b)
 }
 
 // ErrConflict is returned by [Buffer.Add] for a byte that arrived before with another value.
