@@ -1,8 +1,8 @@
 /* AES-128 encryption of one block (FIPS 197) and AES-CMAC (RFC 4493), streaming.
  *
  * There is no decryption: LoRaWAN derives and unwraps its keys by encrypting. Table look-ups
- * depend on the key, which on a processor with a data cache can be timed; a Cortex-M0+ or M4
- * has none.
+ * depend on the key, so other code that shares a data cache could time them: meant for a
+ * microcontroller that runs one program, not for a host with strangers on it.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 

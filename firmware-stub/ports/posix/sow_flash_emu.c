@@ -15,7 +15,7 @@
 
 /* Granule states. A granule takes a program only in state 0. */
 #define PROGRAMMED 1u
-#define DAMAGED 2u /* torn, or refuses although it reads erased */
+#define DAMAGED 2u /* by a cut or a flip: torn, or refuses although it reads erased */
 #define ECC_ERROR 4u
 
 /* Keeps the stores before it before those after it, for a process that is killed in between. */
@@ -100,7 +100,8 @@ int sow_flash_emu_open(struct sow_flash_emu *f, const struct sow_flash_emu_geome
     if (file < 0) {
         return SOW_FLASH_EMU_E_FILE;
     }
-    if (fstat(file, &st) == 0 && ((st.st_size == 0 && ftruncate(file, (off_t)size) == 0) || st.st_size == (off_t)size)) {
+    if (fstat(file, &st) == 0 &&
+        ((st.st_size == 0 && ftruncate(file, (off_t)size) == 0) || st.st_size == (off_t)size)) {
         memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     }
     if (memory == MAP_FAILED) {
@@ -192,6 +193,16 @@ int sow_flash_emu_read(void *user, uint32_t addr, void *buf, uint32_t n)
     return SOW_FLASH_EMU_OK;
 }
 
+static int is_erased(const struct sow_flash_emu *f, uint32_t at)
+{
+    for (uint32_t i = 0; i < f->geometry.granule; i++) {
+        if (f->data[at + i] != f->geometry.erase_value) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* at: offset in the flash of one granule that is known to be erased. The state goes first: a process killed in
  * between leaves a granule that refuses, never one that could be programmed twice. */
 static int prog_granule(struct sow_flash_emu *f, uint32_t at, const uint8_t *bytes)
@@ -217,6 +228,9 @@ static int prog_granule(struct sow_flash_emu *f, uint32_t at, const uint8_t *byt
     if (outcome == CUT && f->ecc) {
         *state |= ECC_ERROR;
     }
+    if (outcome == CUT && *state == PROGRAMMED && is_erased(f, at)) {
+        *state |= DAMAGED; /* nobody can know that it was programmed: trying again is no violation */
+    }
     return outcome == CUT ? SOW_FLASH_EMU_E_OFF : SOW_FLASH_EMU_OK;
 }
 
@@ -239,7 +253,7 @@ int sow_flash_emu_prog(void *user, uint32_t addr, const void *buf, uint32_t n)
         uint32_t at = addr - g->base + i;
         uint8_t state = f->state[at / g->granule], fault = f->fault[at / g->page];
 
-        if (state & PROGRAMMED) {
+        if (state == PROGRAMMED) {
             return violation(f, addr + i, SOW_FLASH_EMU_E_PROGRAMMED);
         }
         if (state != 0 || fault & SOW_FLASH_EMU_FAIL_PROG) {

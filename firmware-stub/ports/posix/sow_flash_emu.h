@@ -51,7 +51,7 @@ enum sow_flash_emu_cut {
     SOW_FLASH_EMU_NOT_STARTED, /* nothing has changed */
     SOW_FLASH_EMU_TORN,        /* some bits have changed, some not; refuses to be programmed */
     SOW_FLASH_EMU_COMPLETE,    /* it was done, only nobody was told */
-    SOW_FLASH_EMU_REFUSES      /* reads erased; refuses to be programmed (a torn erase: in some granules) */
+    SOW_FLASH_EMU_REFUSES      /* reads erased; refuses to be programmed (a page: some of its granules do) */
 };
 
 /* Ways in which a page can be broken, to be combined. */
