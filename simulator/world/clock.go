@@ -47,14 +47,18 @@ func (c *Clock) WakeAt(t time.Time) <-chan struct{} {
 		return ch
 	}
 	if !t.IsZero() {
-		c.timer = c.w.At(t, c.what, func() {
+		var e *Event
+		e = c.w.At(t, c.what, func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			if !c.closed {
-				c.busy()
+			if c.timer != e {
+				return // replaced or closed in the instant in which it was due
 			}
+			c.timer = nil
+			c.busy()
 			close(ch)
 		})
+		c.timer = e
 	}
 	if c.release != nil {
 		c.release()

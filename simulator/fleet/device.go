@@ -1,0 +1,250 @@
+package fleet
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/brocaar/lorawan"
+
+	"github.com/sower-fuota/sower/airtime"
+	"github.com/sower-fuota/sower/firmware-stub/device/modem"
+	"github.com/sower-fuota/sower/simulator/radio"
+	"github.com/sower-fuota/sower/simulator/world"
+)
+
+// Device is one virtual end device.
+type Device struct {
+	f       *Fleet
+	cfg     DeviceConfig
+	limit   int // bytes of an uplink
+	station *radio.Station
+	phase   time.Duration
+	clock   time.Duration // ahead of GPS time
+	off     bool          // no power
+	dead    bool          // the application has failed
+	closed  bool
+	timer   *world.Event // IDLE_UNTIL
+
+	// Kept through a reset.
+	devNonce uint16
+	joins    uint32
+	session  *session
+	members  []uint32 // group addresses ever set, for the keys of the loss process
+
+	// Forgotten by a reset.
+	groups   [maxGroups]*group
+	sessions [maxGroups]*radio.Window
+	uplinks  []modem.Up
+	ackNext  bool // a confirmed downlink waits for its acknowledgement
+	pullNext bool // the network has more for us
+
+	radio radioState
+
+	mu    sync.Mutex
+	stats Stats
+}
+
+const (
+	maxGroups  = 4 // McGroupID 0..3
+	maxWaiting = 16
+)
+
+// EUI returns the DevEUI.
+func (d *Device) EUI() lorawan.EUI64 { return d.cfg.EUI }
+
+// Stats returns the counters; it may be called from any goroutine.
+func (d *Device) Stats() Stats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.stats
+}
+
+func (d *Device) count(change func(*Stats)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change(&d.stats)
+}
+
+// PowerUp switches the device on, at the present virtual time. [Fleet.Add] does it for the first time.
+func (d *Device) PowerUp() {
+	if !d.off || d.closed {
+		return
+	}
+	d.off = false
+	frames, err := d.cfg.App.PowerUp()
+	d.process(frames, err)
+	if d.session != nil {
+		d.link()
+	}
+	d.kick()
+}
+
+// PowerOff cuts the power, at the present virtual time; the caller does the same to the App. The MAC forgets
+// what it forgets in a reset.
+func (d *Device) PowerOff() {
+	d.off = true
+	d.forget()
+}
+
+// Reset pulls the reset line of the device, at the present virtual time.
+func (d *Device) Reset() {
+	if !d.running() {
+		return
+	}
+	d.count(func(s *Stats) { s.Resets++ })
+	d.forget()
+	d.turn(modem.ResetReq{})
+	d.link()
+}
+
+func (d *Device) running() bool { return !d.off && !d.dead && !d.closed }
+
+func (d *Device) id() uint64 { return binary.BigEndian.Uint64(d.cfg.EUI[:]) }
+
+// now is the clock of the device in milliseconds.
+func (d *Device) now() uint64 { return d.reading(d.f.cfg.World.Now()) }
+
+func (d *Device) reading(t time.Time) uint64 {
+	return uint64((airtime.GPS(t) + d.clock) / time.Millisecond)
+}
+
+// instant is the first instant at which the clock of the device shows ms. Far futures are cut to a century.
+func (d *Device) instant(ms uint64) time.Time {
+	const century = 100 * 365 * 24 * time.Hour
+	now := d.f.cfg.World.Now()
+	shown := airtime.GPS(now) + d.clock
+	if ms > uint64((shown+century)/time.Millisecond) {
+		return now.Add(century)
+	}
+	return now.Add(time.Duration(ms)*time.Millisecond - shown)
+}
+
+// turn runs one turn of the application.
+func (d *Device) turn(m modem.Message) {
+	if !d.running() {
+		return
+	}
+	if d.timer != nil {
+		d.timer.Cancel()
+		d.timer = nil
+	}
+	raw, err := modem.Append(nil, m)
+	if err != nil {
+		d.fail(fmt.Errorf("fleet: %w", err))
+		return
+	}
+	// A frame is sync, type, length, payload, CRC; the App frames it again if it lies behind a byte stream.
+	frames, err := d.cfg.App.Turn(modem.Frame{Type: modem.Type(raw[1]), Payload: raw[4 : len(raw)-2]})
+	d.process(frames, err)
+}
+
+// link tells the application whether it has a network.
+func (d *Device) link() {
+	d.turn(modem.Link{Time: d.now(), Joined: d.session != nil, MaxPayload: uint8(d.limit)})
+	d.kick()
+}
+
+// fail stops the device for good.
+func (d *Device) fail(err error) {
+	d.dead = true
+	d.forget()
+	d.count(func(s *Stats) { s.Stopped = true })
+	if d.f.cfg.Failed != nil {
+		d.f.cfg.Failed(d.cfg.EUI, d.f.cfg.World.Now(), err)
+	}
+}
+
+// process carries out what the application said in one turn.
+func (d *Device) process(frames []modem.Frame, err error) {
+	if err != nil {
+		d.fail(err)
+		return
+	}
+	if len(frames) == 0 {
+		d.fail(errors.New("fleet: a turn without IDLE_UNTIL"))
+		return
+	}
+	reset := false
+	for i, f := range frames {
+		m, err := f.Message()
+		if _, idle := m.(modem.IdleUntil); err == nil && idle != (i == len(frames)-1) {
+			err = errors.New("IDLE_UNTIL must be the last frame and only the last")
+		}
+		if _, is := m.(modem.Reset); is {
+			d.count(func(s *Stats) { s.Resets++ })
+			d.forget()
+			reset = true
+			continue
+		}
+		if err == nil {
+			err = d.obey(m)
+		}
+		if err != nil {
+			d.fail(fmt.Errorf("fleet: frame %d of %d in a turn: %w", i+1, len(frames), err))
+			return
+		}
+	}
+	if reset && d.session != nil {
+		d.link()
+	}
+}
+
+// obey carries out one message.
+func (d *Device) obey(m modem.Message) error {
+	now := d.f.cfg.World.Now()
+	switch m := m.(type) {
+	case modem.IdleUntil:
+		if m.Time == modem.Never {
+			return nil
+		}
+		at := d.instant(m.Time)
+		if next := now.Add(time.Millisecond); at.Before(next) {
+			at = next // a device that never idles must not stop the clock
+		}
+		d.timer = d.f.cfg.World.At(at, "device timer", func() {
+			d.timer = nil
+			d.turn(modem.Tick{Time: d.now()})
+			d.kick()
+		})
+	case modem.Up:
+		if m.Port == 0 || m.Port > 225 || len(m.Data) > d.limit || len(d.uplinks) >= maxWaiting {
+			d.count(func(s *Stats) { s.UplinksDropped++ })
+			return nil
+		}
+		d.uplinks = append(d.uplinks, m)
+	case modem.SetMcGroup:
+		return d.setGroup(m)
+	case modem.Session:
+		return d.setSession(m)
+	case modem.Console:
+		if d.f.cfg.Console != nil {
+			d.f.cfg.Console(d.cfg.EUI, now, m.Text)
+		}
+	case modem.Event:
+		if d.f.cfg.Event != nil {
+			d.f.cfg.Event(d.cfg.EUI, now, m)
+		}
+	default:
+		return fmt.Errorf("a device does not send %T", m)
+	}
+	return nil
+}
+
+// forget drops what a reset drops.
+func (d *Device) forget() {
+	for id, w := range d.sessions {
+		if w != nil {
+			d.station.Close(w)
+		}
+		d.sessions[id], d.groups[id] = nil, nil
+	}
+	if d.timer != nil {
+		d.timer.Cancel()
+		d.timer = nil
+	}
+	d.uplinks, d.ackNext, d.pullNext = nil, false, false
+	d.radio.forget(d)
+}

@@ -1,0 +1,308 @@
+package networkserver
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/brocaar/lorawan"
+	"github.com/chirpstack/chirpstack/api/go/v4/api"
+	"github.com/chirpstack/chirpstack/api/go/v4/common"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+type deviceService struct {
+	api.UnimplementedDeviceServiceServer
+	s *Server
+}
+
+func sortBy[T any, K cmp.Ordered](list []T, desc bool, key func(T) K) {
+	slices.SortStableFunc(list, func(a, b T) int {
+		if desc {
+			a, b = b, a
+		}
+		return cmp.Compare(key(a), key(b))
+	})
+}
+
+// device finds a device as an administrator's key does.
+func (s *Server) device(text string) (*device, error) {
+	eui, err := parseEUI(text)
+	if err != nil {
+		return nil, err
+	}
+	d := s.byEUI[eui]
+	if d == nil {
+		return nil, errNotFound(eui.String())
+	}
+	return d, nil
+}
+
+func (x deviceService) Get(_ context.Context, r *api.GetDeviceRequest) (*api.GetDeviceResponse, error) {
+	d, err := x.s.device(r.DevEui)
+	if err != nil {
+		return nil, err
+	}
+	return &api.GetDeviceResponse{
+		Device: &api.Device{
+			DevEui: d.EUI.String(), JoinEui: d.JoinEUI.String(), Name: d.Name, ApplicationId: d.app.ID,
+			DeviceProfileId: d.profile.ID, IsDisabled: d.Disabled, Tags: maps.Clone(d.Tags), Variables: map[string]string{},
+		},
+		CreatedAt: timestamp(x.s.created), UpdatedAt: timestamp(x.s.created), LastSeenAt: timestamp(d.lastSeen),
+		ClassEnabled: common.DeviceClass_CLASS_A,
+	}, nil
+}
+
+func (x deviceService) List(_ context.Context, r *api.ListDevicesRequest) (*api.ListDevicesResponse, error) {
+	app, err := parseUUID(r.ApplicationId)
+	if err != nil {
+		return nil, err
+	}
+	var members map[lorawan.EUI64]bool
+	if r.MulticastGroupId != "" {
+		id, err := parseUUID(r.MulticastGroupId)
+		if err != nil {
+			return nil, err
+		}
+		members = map[lorawan.EUI64]bool{}
+		if g := x.s.group(id); g != nil {
+			members = g.devices
+		}
+	}
+	var profile string
+	if r.DeviceProfileId != "" {
+		if profile, err = parseUUID(r.DeviceProfileId); err != nil {
+			return nil, err
+		}
+	}
+	var all []*device
+	for _, d := range x.s.devices {
+		if d.app.ID != app || profile != "" && d.profile.ID != profile || members != nil && !members[d.EUI] ||
+			!matches(d.Name+" "+d.EUI.String(), r.Search) {
+			continue
+		}
+		tagged := true
+		for k, v := range r.Tags {
+			tagged = tagged && d.Tags[k] == v
+		}
+		if tagged {
+			all = append(all, d)
+		}
+	}
+	switch r.OrderBy {
+	case api.ListDevicesRequest_NAME:
+		sortBy(all, r.OrderByDesc, func(d *device) string { return d.Name })
+	case api.ListDevicesRequest_LAST_SEEN_AT:
+		sortBy(all, r.OrderByDesc, func(d *device) int64 { return d.lastSeen.UnixNano() })
+	case api.ListDevicesRequest_DEVICE_PROFILE_NAME:
+		sortBy(all, r.OrderByDesc, func(d *device) string { return d.profile.Name })
+	default:
+		sortBy(all, r.OrderByDesc, func(d *device) string { return d.EUI.String() })
+	}
+	resp := &api.ListDevicesResponse{TotalCount: uint32(len(all))}
+	for _, d := range page(all, r.Limit, r.Offset) {
+		resp.Result = append(resp.Result, &api.DeviceListItem{
+			DevEui: d.EUI.String(), Name: d.Name, DeviceProfileId: d.profile.ID, DeviceProfileName: d.profile.Name,
+			CreatedAt: timestamp(x.s.created), UpdatedAt: timestamp(x.s.created), LastSeenAt: timestamp(d.lastSeen),
+			Tags: maps.Clone(d.Tags),
+		})
+	}
+	return resp, nil
+}
+
+func (x deviceService) GetKeys(_ context.Context, r *api.GetDeviceKeysRequest) (*api.GetDeviceKeysResponse, error) {
+	d, err := x.s.device(r.DevEui)
+	if err != nil {
+		return nil, err
+	}
+	if d.Keys == nil {
+		return nil, errNotFound(d.EUI.String())
+	}
+	return &api.GetDeviceKeysResponse{
+		DeviceKeys: &api.DeviceKeys{
+			DevEui: d.EUI.String(), NwkKey: hexKey(d.Keys.AppKey), AppKey: hexKey(lorawan.AES128Key{}), GenAppKey: hexKey(d.Keys.GenAppKey),
+		},
+		CreatedAt: timestamp(x.s.created), UpdatedAt: timestamp(x.s.created),
+	}, nil
+}
+
+func (x deviceService) GetActivation(_ context.Context, r *api.GetDeviceActivationRequest) (*api.GetDeviceActivationResponse, error) {
+	d, err := x.s.device(r.DevEui)
+	if err != nil {
+		return nil, err
+	}
+	if d.session == nil {
+		return &api.GetDeviceActivationResponse{}, nil
+	}
+	ses := d.session
+	return &api.GetDeviceActivationResponse{DeviceActivation: &api.DeviceActivation{
+		DevEui: d.EUI.String(), DevAddr: ses.addr.String(), AppSKey: hexKey(ses.appSKey),
+		NwkSEncKey: hexKey(ses.nwkSKey), SNwkSIntKey: hexKey(ses.nwkSKey), FNwkSIntKey: hexKey(ses.nwkSKey),
+		FCntUp: ses.fCntUp, NFCntDown: ses.fCntDown,
+	}}, nil
+}
+
+func (x deviceService) Enqueue(_ context.Context, r *api.EnqueueDeviceQueueItemRequest) (*api.EnqueueDeviceQueueItemResponse, error) {
+	q := r.QueueItem
+	if q == nil {
+		return nil, errMissing("queue_item")
+	}
+	eui, err := parseEUI(q.DevEui)
+	if err != nil {
+		return nil, err
+	}
+	if q.IsEncrypted {
+		return nil, status.Error(codes.Unimplemented, "encrypted queue items are not simulated")
+	}
+	fPort := uint8(q.FPort) // the original truncates before it validates
+	if fPort == 0 {
+		return nil, fPortError
+	}
+	d := x.s.byEUI[eui]
+	if d == nil {
+		return nil, errForeignKey("device_queue_item")
+	}
+	if r.FlushQueue {
+		d.flush(false)
+	}
+	item := &queueItem{
+		id: x.s.newID("queue item"), fPort: fPort, data: slices.Clone(q.Data), confirmed: q.Confirmed, expires: expiry(q.ExpiresAt),
+	}
+	d.queue = append(d.queue, item)
+	return &api.EnqueueDeviceQueueItemResponse{Id: item.id}, nil
+}
+
+// flush drops what waits, and with pending what waits for its acknowledgement too.
+func (d *device) flush(pending bool) {
+	d.queue = slices.DeleteFunc(d.queue, func(q *queueItem) bool { return pending || !q.pending })
+}
+
+func (x deviceService) FlushQueue(_ context.Context, r *api.FlushDeviceQueueRequest) (*emptypb.Empty, error) {
+	eui, err := parseEUI(r.DevEui)
+	if err != nil {
+		return nil, err
+	}
+	if d := x.s.byEUI[eui]; d != nil {
+		d.flush(true)
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// GetQueue does not honour count_only, as the original does not.
+func (x deviceService) GetQueue(_ context.Context, r *api.GetDeviceQueueItemsRequest) (*api.GetDeviceQueueItemsResponse, error) {
+	eui, err := parseEUI(r.DevEui)
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.GetDeviceQueueItemsResponse{}
+	d := x.s.byEUI[eui]
+	if d == nil {
+		return resp, nil
+	}
+	for _, q := range d.queue {
+		resp.Result = append(resp.Result, &api.DeviceQueueItem{
+			Id: q.id, DevEui: eui.String(), Confirmed: q.confirmed, FPort: uint32(q.fPort), Data: q.data,
+			IsPending: q.pending, FCntDown: q.fCntDown, ExpiresAt: timestamp(q.expires),
+		})
+	}
+	resp.TotalCount = uint32(len(resp.Result))
+	return resp, nil
+}
+
+// metrics counts uplinks per hour.
+type metrics struct {
+	hours []hour // in order
+}
+
+type hour struct {
+	start time.Time
+	count int
+	rssi  int
+	snr   float32
+	byDR  map[int]int
+	byHz  map[uint32]int
+}
+
+func (m *metrics) add(now time.Time, r *reception) {
+	start := now.UTC().Truncate(time.Hour)
+	if n := len(m.hours); n == 0 || !m.hours[n-1].start.Equal(start) {
+		m.hours = append(m.hours, hour{start: start, byDR: map[int]int{}, byHz: map[uint32]int{}})
+	}
+	h := &m.hours[len(m.hours)-1]
+	h.count++
+	h.rssi += r.heard[0].signal.RSSI
+	h.snr += r.heard[0].signal.SNR
+	h.byDR[r.frame.DataRate]++
+	h.byHz[r.frame.Frequency]++
+}
+
+// GetLinkMetrics aggregates per hour only; the errors of the original are not counted.
+func (x deviceService) GetLinkMetrics(_ context.Context, r *api.GetDeviceLinkMetricsRequest) (*api.GetDeviceLinkMetricsResponse, error) {
+	d, err := x.s.device(r.DevEui)
+	if err != nil {
+		return nil, err
+	}
+	if r.Start == nil || r.End == nil {
+		return nil, status.Error(codes.Internal, "start and end must not be None")
+	}
+	if r.Aggregation != common.Aggregation_HOUR {
+		return nil, status.Error(codes.Unimplemented, "only aggregation per hour is simulated")
+	}
+	metric := func(name string, kind common.MetricKind, labels ...string) *common.Metric {
+		m := &common.Metric{Name: name, Kind: kind}
+		for _, l := range labels {
+			m.Datasets = append(m.Datasets, &common.MetricDataset{Label: l})
+		}
+		return m
+	}
+	resp := &api.GetDeviceLinkMetricsResponse{
+		RxPackets: metric("Received", common.MetricKind_ABSOLUTE, "rx_count"),
+		GwRssi:    metric("RSSI", common.MetricKind_GAUGE, "rssi"),
+		GwSnr:     metric("SNR", common.MetricKind_GAUGE, "snr"),
+		Errors:    metric("Errors", common.MetricKind_ABSOLUTE),
+	}
+	var drs []int
+	var labels []string
+	for i := range 16 {
+		if rate, err := x.s.plan.Region.DataRate(i); err == nil && rate.Uplink {
+			drs = append(drs, i)
+			labels = append(labels, strconv.Itoa(i))
+		}
+	}
+	resp.RxPacketsPerDr = metric("Received / DR", common.MetricKind_ABSOLUTE, labels...)
+	var channels []string
+	for _, f := range x.s.plan.Channels() {
+		channels = append(channels, strconv.FormatUint(uint64(f), 10))
+	}
+	resp.RxPacketsPerFreq = metric("Received / frequency", common.MetricKind_ABSOLUTE, channels...)
+	end := r.End.AsTime()
+	for t := r.Start.AsTime().Truncate(time.Hour); !t.After(end); t = t.Add(time.Hour) {
+		var h hour
+		for _, have := range d.uplinks.hours {
+			if have.start.Equal(t) {
+				h = have
+			}
+		}
+		n := float32(max(h.count, 1))
+		for _, m := range []*common.Metric{resp.RxPackets, resp.GwRssi, resp.GwSnr, resp.RxPacketsPerDr, resp.RxPacketsPerFreq, resp.Errors} {
+			m.Timestamps = append(m.Timestamps, timestamppb.New(t))
+		}
+		put := func(m *common.Metric, i int, v float32) { m.Datasets[i].Data = append(m.Datasets[i].Data, v) }
+		put(resp.RxPackets, 0, float32(h.count))
+		put(resp.GwRssi, 0, float32(h.rssi)/n)
+		put(resp.GwSnr, 0, h.snr/n)
+		for i, dr := range drs {
+			put(resp.RxPacketsPerDr, i, float32(h.byDR[dr]))
+		}
+		for i, f := range x.s.plan.Channels() {
+			put(resp.RxPacketsPerFreq, i, float32(h.byHz[f]))
+		}
+	}
+	return resp, nil
+}

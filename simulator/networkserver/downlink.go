@@ -1,0 +1,200 @@
+package networkserver
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/brocaar/lorawan"
+	"github.com/chirpstack/chirpstack/api/go/v4/gw"
+	"github.com/chirpstack/chirpstack/api/go/v4/integration"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/sower-fuota/sower/airtime"
+	"github.com/sower-fuota/sower/simulator/radio"
+)
+
+// queueItem is a unicast message.
+type queueItem struct {
+	id        string
+	fPort     uint8
+	data      []byte
+	confirmed bool
+	expires   time.Time // zero: never
+	pending   bool      // a confirmed item that was sent
+	fCntDown  uint32    // of a pending item
+}
+
+// acknowledge closes a pending confirmed item: the first uplink after it says whether the device has it. It is
+// never sent again.
+func (s *Server) acknowledge(d *device, item *queueItem, acked bool) {
+	at := slices.Index(d.queue, item)
+	if at < 0 {
+		return // flushed
+	}
+	d.queue = slices.Delete(d.queue, at, at+1)
+	s.publish(d, "ack", &integration.AckEvent{
+		DeduplicationId: s.newID("ack"),
+		Time:            timestamppb.New(s.world.Now()),
+		DeviceInfo:      s.deviceInfo(d),
+		QueueItemId:     item.id,
+		Acknowledged:    acked,
+		FCntDown:        item.fCntDown,
+	})
+}
+
+// answer uses the downlink opportunity that an uplink has opened.
+func (s *Server) answer(d *device, r *reception, confirmed bool) {
+	rx1, rx2 := s.limits(r)
+	item := s.nextItem(d, max(rx1, rx2))
+	if item == nil && !confirmed {
+		return
+	}
+	ses := d.session
+	fCnt := ses.fCntDown
+	mac := &lorawan.MACPayload{FHDR: lorawan.FHDR{DevAddr: ses.addr, FCnt: fCnt, FCtrl: lorawan.FCtrl{ACK: confirmed}}}
+	phy := lorawan.PHYPayload{MHDR: lorawan.MHDR{MType: lorawan.UnconfirmedDataDown, Major: lorawan.LoRaWANR1}, MACPayload: mac}
+	size := 0
+	if item != nil {
+		if item.confirmed {
+			phy.MHDR.MType = lorawan.ConfirmedDataDown
+		}
+		mac.FHDR.FCtrl.FPending = len(d.queue) > 1
+		mac.FPort = &item.fPort
+		mac.FRMPayload = []lorawan.Payload{&lorawan.DataPayload{Bytes: append([]byte(nil), item.data...)}}
+		size = len(item.data)
+	}
+	payload, err := encode(phy, ses.appSKey, ses.nwkSKey)
+	if err != nil {
+		s.log.Error("downlink", "device", d.EUI, "err", err)
+		return
+	}
+	ses.fCntDown++
+	first, second := payload, payload
+	if size > rx1 {
+		first = nil
+	}
+	if size > rx2 {
+		second = nil
+	}
+	ack, err := s.transmit(r, s.cfg.RX1Delay, first, second)
+	if item == nil {
+		return
+	}
+	// The gateway's answer comes back as an event of its own.
+	s.at(s.world.Now(), "tx acknowledgement", func() { s.sent(d, item, fCnt, ack, err) })
+}
+
+// sent deals with what the gateway said of a unicast item.
+func (s *Server) sent(d *device, item *queueItem, fCnt uint32, ack txAck, err error) {
+	at := slices.Index(d.queue, item)
+	if err != nil {
+		s.publishLog(d, integration.LogLevel_ERROR, integration.LogCode_DOWNLINK_GATEWAY, strings.TrimPrefix(err.Error(), "radio: "),
+			map[string]string{"queue_item_id": item.id})
+		return
+	}
+	if at >= 0 && !item.confirmed {
+		d.queue = slices.Delete(d.queue, at, at+1)
+	} else if at >= 0 {
+		item.pending, item.fCntDown = true, fCnt
+	}
+	s.publish(d, "txack", &integration.TxAckEvent{
+		DownlinkId:  ack.downlink,
+		Time:        timestamppb.New(s.world.Now()),
+		DeviceInfo:  s.deviceInfo(d),
+		QueueItemId: item.id,
+		FCntDown:    fCnt,
+		GatewayId:   ack.gateway.String(),
+		TxInfo:      ack.txInfo,
+	})
+}
+
+// limits are the largest application payloads of RX1 and RX2 after an uplink.
+func (s *Server) limits(r *reception) (rx1, rx2 int) {
+	_, dr1 := s.plan.RX1(r.frame.Frequency, r.frame.DataRate)
+	_, dr2 := s.plan.Region.RX2()
+	for _, w := range []struct {
+		dr    int
+		limit *int
+	}{{dr1, &rx1}, {dr2, &rx2}} {
+		if n, err := s.plan.MaxPayload(w.dr, airtime.Downlink); err == nil {
+			*w.limit = n
+		}
+	}
+	return rx1, rx2
+}
+
+// nextItem drops what cannot be sent from the head of the queue and returns the first item that can.
+func (s *Server) nextItem(d *device, limit int) *queueItem {
+	for len(d.queue) > 0 {
+		item := d.queue[0]
+		context := map[string]string{"queue_item_id": item.id}
+		switch {
+		case !item.expires.IsZero() && !s.world.Now().Before(item.expires):
+			s.publishLog(d, integration.LogLevel_ERROR, integration.LogCode_EXPIRED, "Device queue-item discarded because it has expired", context)
+		case len(item.data) > limit:
+			context["item_size"] = strconv.Itoa(len(item.data))
+			context["max_payload_size"] = strconv.Itoa(limit)
+			s.publishLog(d, integration.LogLevel_ERROR, integration.LogCode_DOWNLINK_PAYLOAD_SIZE, "Device queue-item discarded because it exceeds the max. payload size", context)
+		default:
+			return item
+		}
+		d.queue = d.queue[1:]
+	}
+	return nil
+}
+
+// txAck is a gateway's word on a downlink.
+type txAck struct {
+	downlink uint32
+	gateway  lorawan.EUI64
+	txInfo   *gw.DownlinkTxInfo // of the window that was programmed
+}
+
+// transmit programs RX1, and RX2 if the gateway refuses RX1, on the gateway that heard the uplink best. nil in
+// place of a payload leaves that window out. delay is from the end of the uplink to RX1.
+func (s *Server) transmit(r *reception, delay time.Duration, rx1, rx2 []byte) (txAck, error) {
+	s.downlinks++
+	ack := txAck{downlink: s.downlinks, gateway: r.heard[0].gateway}
+	g := s.gatewayByID(ack.gateway)
+	err := errors.New("radio: no window is large enough")
+	f1, dr1 := s.plan.RX1(r.frame.Frequency, r.frame.DataRate)
+	f2, dr2 := s.plan.Region.RX2()
+	for _, try := range []struct {
+		payload   []byte
+		frequency uint32
+		dataRate  int
+		delay     time.Duration
+	}{
+		{rx1, f1, dr1, delay},
+		{rx2, f2, dr2, delay + time.Second},
+	} {
+		if try.payload == nil {
+			continue
+		}
+		err = g.radio.Transmit(radio.Frame{Payload: try.payload, Frequency: try.frequency, DataRate: try.dataRate}, r.at.Add(try.delay))
+		if err == nil {
+			ack.txInfo = &gw.DownlinkTxInfo{
+				Frequency:  try.frequency,
+				Modulation: s.modulation(try.dataRate),
+				Timing:     &gw.Timing{Parameters: &gw.Timing_Delay{Delay: &gw.DelayTimingInfo{Delay: durationpb.New(try.delay)}}},
+			}
+			return ack, nil
+		}
+	}
+	return ack, err
+}
+
+// encode encrypts the payload, sets the MIC and returns the frame.
+func encode(phy lorawan.PHYPayload, appSKey, nwkSKey lorawan.AES128Key) ([]byte, error) {
+	if err := phy.EncryptFRMPayload(appSKey); err != nil {
+		return nil, err
+	}
+	if err := phy.SetDownlinkDataMIC(lorawan.LoRaWAN1_0, 0, nwkSKey); err != nil {
+		return nil, err
+	}
+	return phy.MarshalBinary()
+}

@@ -1,0 +1,403 @@
+// Package networkserver is a network server with the public face of ChirpStack v4: its protobuf API over gRPC
+// and its device events over MQTT, both on real loopback sockets, in front of gateways on a simulated radio in
+// virtual time. A client cannot tell it from a real server by what this package implements: applications,
+// device profiles, gateways, devices with their queues, multicast groups with their queue and scheduler, and
+// OTAA, LoRaWAN 1.0.x frames, counters, MICs and encryption below them. Traps are part of the copy: a multicast
+// frame for no gateway is accepted and counted, one that expired or is too long vanishes without a word.
+//
+// Virtual time does not move while a gRPC call is in flight or an event published with QoS 1 waits for the
+// acknowledgement of its subscriber, so a subscriber acknowledges what it has processed, and calls that follow
+// from an event are made before that. Subscribers with QoS 0 are not waited for.
+//
+// Not copied: users, tenants beyond one, writing what the configuration provides (devices, keys, profiles,
+// gateways, applications), class B, unicast class C, ADR and other MAC commands, LoRaWAN 1.1, roaming, relays,
+// FUOTA deployments. These RPCs answer Unimplemented.
+package networkserver
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/brocaar/lorawan"
+	"google.golang.org/grpc"
+
+	"github.com/sower-fuota/sower/simulator/radio"
+	"github.com/sower-fuota/sower/simulator/world"
+)
+
+// Config says what the server serves and how it behaves. World, Medium, Token and Tenant are required.
+type Config struct {
+	World  *world.World
+	Medium *radio.Medium
+	Seed   uint64 // of device addresses and identifiers
+
+	GRPCAddress string // loopback host:port; empty means 127.0.0.1:0, a free port
+	MQTTAddress string // likewise
+	Token       string // the API key of an administrator, sent by clients as "Bearer <token>"
+	Version     string // that GetVersion reports; empty means 4.19.1
+
+	Tenant       Tenant
+	Applications []Application
+	Profiles     []DeviceProfile
+	Gateways     []Gateway
+	Devices      []Device
+
+	// Delays and scheduler, with ChirpStack's defaults for zero values.
+	DeduplicationDelay time.Duration // from uplink to event, 200 ms
+	DownlinkDataDelay  time.Duration // from event to the choice of the answer, 100 ms
+	RX1Delay           time.Duration // whole seconds 1..15, 1 s
+	SchedulerInterval  time.Duration // 1 s
+	SchedulerLock      time.Duration // 2 s
+	ClassCMargin       time.Duration // 5 s
+
+	Log *slog.Logger // nil discards
+}
+
+// Tenant owns everything.
+type Tenant struct {
+	ID   string // UUID
+	Name string
+}
+
+// Application is a set of devices.
+type Application struct {
+	ID   string // UUID
+	Name string
+}
+
+// DeviceProfile is what devices have in common.
+type DeviceProfile struct {
+	ID                   string // UUID
+	Name                 string
+	FlushQueueOnActivate bool
+	UplinkInterval       time.Duration // that the operator expects of the devices
+}
+
+// Gateway is a gateway of the tenant. It is always online.
+type Gateway struct {
+	ID   lorawan.EUI64
+	Name string
+}
+
+// Device is a provisioned device, LoRaWAN 1.0.x with OTAA.
+type Device struct {
+	EUI         lorawan.EUI64
+	JoinEUI     lorawan.EUI64
+	Name        string
+	Application string // id
+	Profile     string // id
+	Tags        map[string]string
+	Disabled    bool
+	Keys        *Keys // nil: no keys were provisioned, and the device cannot join
+}
+
+// Keys are the root keys of a LoRaWAN 1.0.x device.
+type Keys struct {
+	AppKey    lorawan.AES128Key // the API calls it nwk_key
+	GenAppKey lorawan.AES128Key // all zero: not provisioned
+}
+
+// Server is a running server.
+type Server struct {
+	cfg   Config
+	world *world.World
+	plan  *radio.Plan
+	log   *slog.Logger
+
+	grpc   *grpc.Server
+	api    net.Listener
+	broker *broker
+	served sync.WaitGroup
+	closed sync.Once
+
+	mu        sync.Mutex // everything below; held by world events and RPCs alike
+	apps      []*Application
+	profiles  []*DeviceProfile
+	gateways  []*gateway
+	devices   []*device // ordered by EUI
+	groups    []*group  // in order of creation
+	byEUI     map[lorawan.EUI64]*device
+	receiving map[string]*reception // uplinks within the de-duplication delay, by PHYPayload
+	ids       uint64
+	downlinks uint32
+	outbox    []event
+	schedule  *world.Event
+	lastTick  time.Time // of the multicast scheduler
+	created   time.Time
+}
+
+type gateway struct {
+	Gateway
+	radio *radio.Gateway
+}
+
+// New starts a server. It refuses a configuration that does not hold together and addresses that are not
+// loopback or in use; after an error nothing is left running.
+func New(cfg Config) (*Server, error) {
+	s := &Server{
+		cfg: cfg, world: cfg.World, log: cfg.Log,
+		byEUI: map[lorawan.EUI64]*device{}, receiving: map[string]*reception{},
+	}
+	if err := s.configure(); err != nil {
+		return nil, fmt.Errorf("networkserver: %w", err)
+	}
+	var err error
+	if s.api, err = listen("gRPC", cfg.GRPCAddress); err != nil {
+		return nil, err
+	}
+	mqtt, err := listen("MQTT", cfg.MQTTAddress)
+	if err != nil {
+		s.api.Close()
+		return nil, err
+	}
+	if s.broker, err = newBroker(s.world, mqtt, s.log); err != nil {
+		s.api.Close()
+		mqtt.Close()
+		return nil, fmt.Errorf("networkserver: MQTT broker: %w", err)
+	}
+	for _, g := range s.gateways {
+		id := g.ID
+		if g.radio, err = cfg.Medium.NewGateway(id, func(f radio.Frame, sig radio.Signal) { s.receive(id, f, sig) }); err != nil {
+			s.api.Close()
+			s.broker.close()
+			return nil, fmt.Errorf("networkserver: %w", err)
+		}
+	}
+	s.grpc = s.newGRPC()
+	s.served.Add(1)
+	go func() {
+		defer s.served.Done()
+		if err := s.grpc.Serve(s.api); err != nil {
+			s.log.Error("gRPC server ended", "err", err)
+		}
+	}()
+	return s, nil
+}
+
+// GRPCAddress is the host:port of the API.
+func (s *Server) GRPCAddress() string { return s.api.Addr().String() }
+
+// MQTTAddress is the host:port of the broker.
+func (s *Server) MQTTAddress() string { return s.broker.address }
+
+// Airtime returns how long and how often a gateway has transmitted; zero for one that does not exist.
+func (s *Server) Airtime(id lorawan.EUI64) (time.Duration, int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g := s.gatewayByID(id); g != nil {
+		return g.radio.Airtime()
+	}
+	return 0, 0
+}
+
+// Close stops both listeners and drops all connections. Calls in flight are cancelled.
+func (s *Server) Close() error {
+	s.closed.Do(func() {
+		s.grpc.Stop()
+		s.broker.close()
+		s.served.Wait()
+	})
+	return nil
+}
+
+func listen(what, address string) (net.Listener, error) {
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("networkserver: %s address %q: %w", what, address, err)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return nil, fmt.Errorf("networkserver: %s address %q is not loopback, use 127.0.0.1", what, address)
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("networkserver: %s address %s: %w; choose another port, or 0 for a free one", what, address, errors.Unwrap(err))
+	}
+	return l, nil
+}
+
+// configure fills defaults and builds the tables.
+func (s *Server) configure() error {
+	c := &s.cfg
+	if c.World == nil || c.Medium == nil {
+		return errors.New("config has no World or no Medium")
+	}
+	if c.Token == "" {
+		return errors.New("config has no Token")
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	s.plan = c.Medium.Plan()
+	s.created = s.world.Now()
+	if c.Version == "" {
+		c.Version = "4.19.1"
+	}
+	for _, d := range []struct {
+		name string
+		v    *time.Duration
+		def  time.Duration
+	}{
+		{"DeduplicationDelay", &c.DeduplicationDelay, 200 * time.Millisecond},
+		{"DownlinkDataDelay", &c.DownlinkDataDelay, 100 * time.Millisecond},
+		{"RX1Delay", &c.RX1Delay, time.Second},
+		{"SchedulerInterval", &c.SchedulerInterval, time.Second},
+		{"SchedulerLock", &c.SchedulerLock, 2 * time.Second},
+		{"ClassCMargin", &c.ClassCMargin, 5 * time.Second},
+	} {
+		if *d.v == 0 {
+			*d.v = d.def
+		}
+		if *d.v < 0 {
+			return fmt.Errorf("%s %s is negative", d.name, *d.v)
+		}
+	}
+	if c.RX1Delay%time.Second != 0 || c.RX1Delay > 15*time.Second {
+		return fmt.Errorf("RX1Delay %s is not one of 1 s to 15 s", c.RX1Delay)
+	}
+	if c.DeduplicationDelay+c.DownlinkDataDelay >= c.RX1Delay {
+		return fmt.Errorf("DeduplicationDelay and DownlinkDataDelay take %s, beyond RX1Delay %s", c.DeduplicationDelay+c.DownlinkDataDelay, c.RX1Delay)
+	}
+	if !validUUID(c.Tenant.ID) {
+		return fmt.Errorf("tenant id %q is not a UUID", c.Tenant.ID)
+	}
+	for i := range c.Applications {
+		a := &c.Applications[i]
+		if !validUUID(a.ID) {
+			return fmt.Errorf("application %q: id %q is not a UUID", a.Name, a.ID)
+		}
+		if s.app(a.ID) != nil {
+			return fmt.Errorf("application %s exists twice", a.ID)
+		}
+		s.apps = append(s.apps, a)
+	}
+	for i := range c.Profiles {
+		p := &c.Profiles[i]
+		if !validUUID(p.ID) {
+			return fmt.Errorf("device profile %q: id %q is not a UUID", p.Name, p.ID)
+		}
+		if s.profile(p.ID) != nil {
+			return fmt.Errorf("device profile %s exists twice", p.ID)
+		}
+		s.profiles = append(s.profiles, p)
+	}
+	for _, g := range c.Gateways {
+		if s.gatewayByID(g.ID) != nil {
+			return fmt.Errorf("gateway %s exists twice", g.ID)
+		}
+		s.gateways = append(s.gateways, &gateway{Gateway: g})
+	}
+	for _, d := range c.Devices {
+		dev := &device{Device: d, app: s.app(d.Application), profile: s.profile(d.Profile), nonces: map[lorawan.DevNonce]bool{}}
+		switch {
+		case dev.app == nil:
+			return fmt.Errorf("device %s: application %q does not exist", d.EUI, d.Application)
+		case dev.profile == nil:
+			return fmt.Errorf("device %s: device profile %q does not exist", d.EUI, d.Profile)
+		case s.byEUI[d.EUI] != nil:
+			return fmt.Errorf("device %s exists twice", d.EUI)
+		}
+		s.byEUI[d.EUI] = dev
+		s.devices = append(s.devices, dev)
+	}
+	sort.SliceStable(s.apps, func(i, j int) bool { return s.apps[i].Name < s.apps[j].Name })
+	sort.SliceStable(s.profiles, func(i, j int) bool { return s.profiles[i].Name < s.profiles[j].Name })
+	sort.Slice(s.gateways, func(i, j int) bool { return s.gateways[i].ID.String() < s.gateways[j].ID.String() })
+	sort.Slice(s.devices, func(i, j int) bool { return s.devices[i].EUI.String() < s.devices[j].EUI.String() })
+	return nil
+}
+
+func (s *Server) app(id string) *Application {
+	for _, a := range s.apps {
+		if a.ID == id {
+			return a
+		}
+	}
+	return nil
+}
+
+func (s *Server) profile(id string) *DeviceProfile {
+	for _, p := range s.profiles {
+		if p.ID == id {
+			return p
+		}
+	}
+	return nil
+}
+
+func (s *Server) gatewayByID(id lorawan.EUI64) *gateway {
+	for _, g := range s.gateways {
+		if g.ID == id {
+			return g
+		}
+	}
+	return nil
+}
+
+// UUID returns an identifier in the form of a version 4 UUID, the same for the same seed and name.
+func UUID(seed uint64, name string) string {
+	words := []uint64{seed, uint64(len(name))}
+	for i := 0; i < len(name); i += 8 {
+		var w uint64
+		for _, b := range []byte(name[i:min(i+8, len(name))]) {
+			w = w<<8 | uint64(b)
+		}
+		words = append(words, w)
+	}
+	a, b := radio.Hash(append(words, 0)...), radio.Hash(append(words, 1)...)
+	return fmt.Sprintf("%08x-%04x-4%03x-%04x-%012x", a>>32, a>>16&0xffff, a&0xfff, b>>48&0x3fff|0x8000, b&0xffffffffffff)
+}
+
+// newID returns the next identifier of an object that the API creates; the caller holds s.mu.
+func (s *Server) newID(what string) string {
+	s.ids++
+	return UUID(s.cfg.Seed, fmt.Sprintf("%s %d", what, s.ids))
+}
+
+// validUUID accepts the hyphenated form, and 32 digits without hyphens, of either case.
+func validUUID(id string) bool {
+	if len(id) != 36 && len(id) != 32 {
+		return false
+	}
+	for i := 0; i < len(id); i++ {
+		c := id[i]
+		if len(id) == 36 && (i == 8 || i == 13 || i == 18 || i == 23) {
+			if c != '-' {
+				return false
+			}
+			continue
+		}
+		if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F') {
+			return false
+		}
+	}
+	return true
+}
+
+// at runs fn under the lock of the server when the clock shows t. What fn publishes leaves after fn: once an
+// event is out its subscriber is at work, and whatever fn did then would race with it.
+func (s *Server) at(t time.Time, what string, fn func()) *world.Event {
+	return s.world.At(t, what, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		fn()
+		s.flush()
+	})
+}
+
+// float32OrZero keeps JSON free of values that it cannot express.
+func float32OrZero(f float32) float32 {
+	if math.IsNaN(float64(f)) || math.IsInf(float64(f), 0) {
+		return 0
+	}
+	return f
+}
