@@ -1,0 +1,337 @@
+package campaign_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/sower-fuota/sower/airtime"
+	"github.com/sower-fuota/sower/applayer"
+	"github.com/sower-fuota/sower/applayer/diag"
+	"github.com/sower-fuota/sower/bundle"
+	"github.com/sower-fuota/sower/engine/campaign"
+	"github.com/sower-fuota/sower/engine/campaign/campaigntest"
+	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/plan"
+	"github.com/sower-fuota/sower/fragmentation"
+	"github.com/sower-fuota/sower/simulator/world"
+)
+
+const (
+	oldVersion = 0x01000000
+	newVersion = 0x01010000
+)
+
+var start = time.Date(2026, 11, 22, 6, 0, 0, 0, time.UTC)
+
+// rig is one campaign against scripted devices.
+type rig struct {
+	t       *testing.T
+	w       *world.World
+	net     *campaigntest.Net
+	devices []*campaigntest.Device
+	c       *campaign.Campaign
+	timer   *world.Event
+	records []campaign.Record
+	// fragments by number, as broadcast
+	sent map[int]int
+	last int
+}
+
+type options struct {
+	seed    uint64
+	n       int
+	matrix  fragmentation.Matrix
+	payload int // bytes
+	change  func(i int, d *campaigntest.Device)
+	spec    func(*campaign.Spec)
+	net     func(*campaigntest.Net)
+}
+
+// block signs a bundle of so many random payload bytes.
+func block(t testing.TB, payload int) []byte {
+	t.Helper()
+	key, err := bundle.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, payload)
+	rng := rand.New(rand.NewPCG(7, uint64(payload)))
+	for i := range data {
+		data[i] = byte(rng.Uint32())
+	}
+	b, err := bundle.Sign(bundle.Manifest{Codec: bundle.CodecFull, KeyID: 1, Version: newVersion, Sequence: 2, NewSize: uint32(payload)}, data, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func newRig(t *testing.T, o options) *rig {
+	t.Helper()
+	if o.matrix == 0 {
+		o.matrix = fragmentation.V2
+	}
+	if o.payload == 0 {
+		o.payload = 6000
+	}
+	r := &rig{t: t, w: world.New(start), sent: map[int]int{}}
+	r.net = campaigntest.New(r.w, o.seed)
+	if o.net != nil {
+		o.net(r.net)
+	}
+	blk := block(t, o.payload)
+	p, err := plan.Make(plan.Input{Block: blk, Region: airtime.EU868, DataRate: 5, Devices: o.n, Matrix: o.matrix, Repeater: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := campaign.Spec{ID: "test", Application: "app", Block: blk, Target: newVersion, Plan: p,
+		Gateways: []network.EUI64{{0xaa}}, McAddr: 0x01020304, McKey: network.Key{1, 2, 3},
+		Timing: campaign.Timing{UplinkInterval: 10 * time.Minute}}
+	for i := range o.n {
+		d := &campaigntest.Device{EUI: network.EUI64{0x10, 6: byte(i >> 8), 7: byte(i)}, Speaks: p.Version(), Diag: i%2 == 0,
+			Old: oldVersion, New: newVersion, Block: blk, Interval: 10 * time.Minute,
+			LossUp: 0.1, LossDown: 0.1, Clock: time.Duration(i%7-3) * 20 * time.Second, LastCnt: -1, Patch: 3 * time.Minute}
+		d.Key = network.Key{byte(i), 9}
+		d.ServerKey = d.Key
+		if o.change != nil {
+			o.change(i, d)
+		}
+		r.devices = append(r.devices, d)
+		spec.Devices = append(spec.Devices, campaign.Target{EUI: d.EUI})
+	}
+	spec.Capabilities = r.net.Caps
+	if o.spec != nil {
+		o.spec(&spec)
+	}
+	if r.c, err = campaign.New(spec); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range r.devices {
+		r.net.Add(d)
+	}
+	return r
+}
+
+// step takes one event, carries out the effects and feeds their results back.
+func (r *rig) step(ev campaign.Event) {
+	r.t.Helper()
+	todo := []campaign.Event{ev}
+	for len(todo) > 0 {
+		effects := r.c.Step(r.w.Now(), todo[0])
+		todo = todo[1:]
+		for _, e := range effects {
+			if res := r.effect(e); res != nil {
+				todo = append(todo, *res)
+			}
+		}
+	}
+	if r.timer != nil {
+		r.timer.Cancel()
+		r.timer = nil
+	}
+	if r.c.Ended() {
+		r.net.Stop()
+		return
+	}
+	if at := r.c.NextWake(); !at.IsZero() {
+		if !at.After(r.w.Now()) {
+			r.t.Fatalf("at %s the campaign wants to be woken at once (%s): it would spin", r.w.Now(), at)
+		}
+		r.timer = r.w.At(at, "tick", func() { r.timer = nil; r.step(campaign.Tick{}) })
+	}
+}
+
+func (r *rig) trace(eui network.EUI64, format string, args ...any) {
+	if eui == traced {
+		r.t.Logf(r.w.Now().Format("15:04:05.0 ")+format, args...)
+	}
+}
+
+var traced = network.EUI64{0x10, 7: 99}
+
+func (r *rig) effect(e campaign.Effect) *campaign.Result {
+	ctx := context.Background()
+	switch e := e.(type) {
+	case campaign.Send:
+		res := &campaign.Result{Op: e.Op, Device: e.Device}
+		payload := e.Payload
+		if e.NeedsKey {
+			key, err := r.net.RootKey(ctx, e.Device)
+			if err != nil {
+				res.Failure, res.Text = campaign.NoKey, err.Error()
+				return res
+			}
+			if payload, err = r.c.Payload(e, key); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+		id, err := r.net.Send(ctx, network.Message{Device: e.Device, FPort: e.FPort, Payload: payload, Expires: e.Expires})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		res.Message = id
+		r.trace(e.Device, "send %s %x as %s", e.Command, payload, id)
+		return res
+	case campaign.OpenGroup:
+		id, err := r.net.OpenGroup(ctx, e.Group)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		return &campaign.Result{Op: e.Op, Group: id}
+	case campaign.Broadcast:
+		if e.N > 0 {
+			r.sent[e.N]++
+			if r.sent[e.N] > 1 && (e.N > r.c.Progress().M || r.c.Progress().Window == 1) {
+				r.t.Fatalf("fragment %d was sent twice", e.N)
+			}
+		}
+		if e.Broadcast.Expires.IsZero() || !e.Broadcast.Expires.After(r.w.Now()) {
+			r.t.Fatalf("broadcast at %s expires at %s", r.w.Now(), e.Broadcast.Expires)
+		}
+		p := r.c.Progress()
+		if now := r.w.Now(); now.Before(p.Start) || now.After(p.End) {
+			r.t.Fatalf("broadcast at %s outside the window %s..%s", now, p.Start, p.End)
+		}
+		fcnt, err := r.net.Broadcast(ctx, e.Broadcast)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		return &campaign.Result{Op: e.Op, FCnt: fcnt}
+	case campaign.CloseGroup:
+		if err := r.net.CloseGroup(ctx, e.Group); err != nil {
+			r.t.Fatal(err)
+		}
+		return &campaign.Result{Op: e.Op}
+	case campaign.Record:
+		r.records = append(r.records, e)
+		r.trace(e.Device, "%+v", e)
+	}
+	return nil
+}
+
+// run drives the campaign to its end, at most so long.
+func (r *rig) run(limit time.Duration) {
+	r.t.Helper()
+	r.net.Deliver(func(ev network.Event) {
+		r.trace(ev.Device, "%s %d %x %s", ev.Kind, ev.FPort, ev.Payload, ev.Message)
+		if !r.c.Ended() {
+			r.step(campaign.Heard{Event: ev})
+		}
+	})
+	r.step(campaign.Start{})
+	if err := r.w.Run(context.Background(), start.Add(limit)); err != nil {
+		r.t.Fatal(err)
+	}
+	if !r.c.Ended() {
+		for _, row := range r.c.Rows() {
+			if row.Stage < campaign.StageUpdated {
+				r.t.Logf("%+v", row)
+			}
+		}
+		r.t.Fatalf("campaign has not ended after %s: %+v", limit, r.c.Progress())
+	}
+	if n := r.net.OpenGroups(); n != 0 {
+		r.t.Errorf("%d groups were left open", n)
+	}
+	for _, d := range r.devices {
+		if d.Corrupt {
+			r.t.Errorf("device %s reassembled another block", d.EUI)
+		}
+	}
+}
+
+func (r *rig) wantUpdated(i int) {
+	r.t.Helper()
+	row := r.c.Rows()[i]
+	if row.Stage != campaign.StageUpdated || row.Version != newVersion || r.devices[i].Running() != newVersion {
+		r.t.Errorf("device %d: %+v, runs %#x; want updated", i, row, r.devices[i].Running())
+	}
+}
+
+func (r *rig) wantFailed(i int, step diag.Step, cause diag.Cause) {
+	r.t.Helper()
+	row := r.c.Rows()[i]
+	if row.Stage != campaign.StageFailed || row.Step != step.String() || row.Cause != cause.String() {
+		r.t.Errorf("device %d: %+v, want failed at %s with %s", i, row, step, cause)
+	}
+}
+
+// TestFleet runs fleets of good devices over bad links to the end: every one must be updated.
+func TestFleet(t *testing.T) {
+	for _, matrix := range []fragmentation.Matrix{fragmentation.V1, fragmentation.V2} {
+		for seed := range uint64(12) {
+			t.Run(fmt.Sprintf("%s/seed=%d", matrix, seed), func(t *testing.T) {
+				r := newRig(t, options{seed: seed, n: 40, matrix: matrix, change: func(i int, d *campaigntest.Device) {
+					d.LossUp, d.LossDown = float64(seed%4)*0.1, float64(seed%3)*0.1
+				}, net: func(n *campaigntest.Net) {
+					n.Repeat = 0.1
+					n.Caps.ReportsSent = seed%2 == 0
+				}})
+				r.run(48 * time.Hour)
+				for i := range r.devices {
+					r.wantUpdated(i)
+				}
+				p := r.c.Progress()
+				if p.DataSent != p.M && seed%12 == 0 {
+					t.Errorf("%d data fragments sent over perfect links, want %d", p.DataSent, p.M)
+				}
+				if p.ParitySent > p.M && seed%3 < 2 {
+					t.Errorf("%d parity fragments for %d data fragments", p.ParitySent, p.M)
+				}
+			})
+		}
+	}
+}
+
+// TestFailures mixes devices that fail in every known way with good ones. Each must end with its cause, and
+// none may keep the good ones from their update.
+func TestFailures(t *testing.T) {
+	type failure struct {
+		name   string
+		change func(*campaigntest.Device)
+		step   diag.Step
+		cause  diag.Cause
+	}
+	failures := []failure{
+		{"silent", func(d *campaigntest.Device) { d.Silent = true }, diag.StepSetup, diag.CauseNoUplink},
+		{"no root key", func(d *campaigntest.Device) { d.ServerKey = network.Key{} }, diag.StepSetup, diag.CauseRootKeyMissing},
+		{"wrong root key", func(d *campaigntest.Device) { d.ServerKey[5] = 1 }, diag.StepReceive, diag.CauseKeyMismatch},
+		{"no memory, says so", func(d *campaigntest.Device) { d.Refuses, d.Diag = true, true }, diag.StepSetup, diag.CauseNoRAM},
+		{"no memory, foreign", func(d *campaigntest.Device) { d.Refuses, d.Diag = true, false }, diag.StepSetup, diag.CauseNoRAM},
+		{"no TS006", func(d *campaigntest.Device) { d.NoDevVersion = true }, diag.StepSetup, diag.CausePackagesMissing},
+		{"other version", func(d *campaigntest.Device) { d.Speaks = applayer.V1 }, diag.StepSetup, diag.CauseAlgoUnsupported},
+		{"base mismatch", func(d *campaigntest.Device) { d.Stops, d.Diag = diag.CauseBaseMismatch, true }, diag.StepManifest, diag.CauseBaseMismatch},
+		{"corrupt, foreign", func(d *campaigntest.Device) { d.Stops, d.Diag = diag.CauseBaseMismatch, false }, diag.StepVerify, diag.CauseSignatureBad},
+		{"ignores reboot", func(d *campaigntest.Device) { d.IgnoresReboot = true }, diag.StepReady, diag.CauseNotRebooted},
+		{"self-test, says so", func(d *campaigntest.Device) { d.RollsBack, d.Diag = diag.CauseSelfTestFailed, true }, diag.StepTrial, diag.CauseSelfTestFailed},
+		{"self-test, foreign", func(d *campaigntest.Device) { d.RollsBack, d.Diag = diag.CauseSelfTestFailed, false }, diag.StepTrial, diag.CauseReverted},
+		{"silent after boot", func(d *campaigntest.Device) { d.SilentAfterBoot = true }, diag.StepTrial, diag.CauseSilentAfterBoot},
+		{"deaf", func(d *campaigntest.Device) { d.LossDown = 0.97 }, 0, 0},
+	}
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			r := newRig(t, options{seed: seed, n: len(failures) + 10, change: func(i int, d *campaigntest.Device) {
+				if i < len(failures) {
+					failures[i].change(d)
+				}
+			}, net: func(n *campaigntest.Net) { n.Repeat = 0.05 }})
+			r.run(72 * time.Hour)
+			for i := range r.devices {
+				switch {
+				case i >= len(failures):
+					r.wantUpdated(i)
+				case failures[i].cause == 0:
+					if row := r.c.Rows()[i]; row.Stage != campaign.StageFailed || row.Cause == diag.CauseOK.String() {
+						t.Errorf("%s: %+v, want failed with a cause", failures[i].name, row)
+					}
+				default:
+					t.Log(failures[i].name)
+					r.wantFailed(i, failures[i].step, failures[i].cause)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,719 @@
+package campaign
+
+import (
+	"container/heap"
+	"time"
+
+	"github.com/sower-fuota/sower/applayer"
+	"github.com/sower-fuota/sower/applayer/clocksync"
+	"github.com/sower-fuota/sower/applayer/datablock"
+	"github.com/sower-fuota/sower/applayer/diag"
+	"github.com/sower-fuota/sower/applayer/fwmgmt"
+	"github.com/sower-fuota/sower/applayer/mcsetup"
+	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/plan"
+)
+
+func (c *Campaign) serveAll() {
+	for i := range c.st.Devices {
+		c.serve(i)
+	}
+}
+
+// serve looks after one device: gives it up, sends or repeats its next command, and says when to look again.
+func (c *Campaign) serve(i int) {
+	d := &c.st.Devices[i]
+	d.Wake = time.Time{}
+	// In a window nothing is sent to single devices: each such downlink would cost others a fragment.
+	for range 8 { // giving up a command may lead to the next
+		if d.Stage.final() || c.st.Phase == PhaseIdle || c.st.Phase == PhaseWindow || c.st.Phase == PhaseEnded {
+			return
+		}
+		wake, again := c.serveOnce(i)
+		if !again {
+			d.Wake = wake
+			heap.Push(&c.due, dueEntry{wake, i})
+			return
+		}
+	}
+}
+
+func (c *Campaign) serveOnce(i int) (wake time.Time, again bool) {
+	d, t := &c.st.Devices[i], &c.spec.Timing
+	wake = latest(d.LastUp, c.st.Quiet, d.RebootAt).Add(t.Silence)
+	if !c.now.Before(wake) {
+		c.lost(i)
+		return wake, true
+	}
+	for _, limit := range []struct {
+		at   time.Time
+		give func()
+	}{
+		{d.DoubtUntil, func() { c.fail(i, d.DoubtStep, d.DoubtCause, d.DoubtNote) }},
+		{c.patience(d), func() { c.impatient(i) }},
+	} {
+		if limit.at.IsZero() {
+			continue
+		}
+		if !c.now.Before(limit.at) {
+			limit.give()
+			return wake, true
+		}
+		wake = earliest(wake, limit.at)
+	}
+
+	kind, at := c.want(d)
+	if kind == CmdNone {
+		d.Pending = Pending{}
+		return earliest(wake, at), false
+	}
+	p := &d.Pending
+	if p.Kind != kind {
+		*p = Pending{Kind: kind}
+	}
+	if p.Op != 0 {
+		if p.Delivered.IsZero() {
+			if c.now.Before(p.Expires) {
+				return earliest(wake, p.Expires), false
+			}
+		} else {
+			if late := p.Delivered.Add(c.answerTime(kind)); c.now.Before(late) {
+				return earliest(wake, late), false
+			}
+			p.Attempts++
+		}
+		p.Op = 0
+	}
+	if p.Attempts >= c.spec.Limits.Attempts {
+		c.giveUp(i, kind)
+		return wake, true
+	}
+	if c.now.Before(d.NotBefore) {
+		return earliest(wake, d.NotBefore), false
+	}
+	op, expires := c.send(i, kind)
+	*p = Pending{Kind: kind, Op: op, Queued: c.now, Expires: expires, Attempts: p.Attempts}
+	return earliest(wake, expires), false
+}
+
+// answerTime is how long after its delivery an answer may come.
+func (c *Campaign) answerTime(kind Command) time.Duration {
+	if kind == CmdStatus {
+		return datablock.AnswerWindow(c.spec.Plan.BlockAckDelay) + c.spec.Timing.Answer
+	}
+	return c.spec.Timing.Answer
+}
+
+// want says which command a device needs now; with CmdNone, at is when that may change by itself.
+func (c *Campaign) want(d *Device) (cmd Command, at time.Time) {
+	if !d.DoubtUntil.IsZero() {
+		return CmdReport, at
+	}
+	switch d.Stage {
+	case StageDiscover:
+		switch {
+		case d.Packages == 0:
+			return CmdPackages, at
+		case d.VersionAt.IsZero():
+			return CmdVersion, at
+		}
+		return CmdResync, at
+	case StageGroup:
+		return CmdGroup, at
+	case StageSession:
+		return CmdSession, at
+	case StagePrepared, StageIncomplete:
+		switch {
+		case c.st.Phase != PhaseAnnounce || !c.now.Before(c.st.Window.Start):
+			return CmdNone, at
+		case !d.Group:
+			return CmdGroup, at
+		case !d.Frag:
+			return CmdSession, at
+		case d.ClockWrong:
+			return CmdResync, at
+		case d.Window != c.st.Window.Number:
+			return CmdWindow, at
+		}
+	case StageReceiving:
+		return CmdStatus, at
+	case StageComplete:
+		if d.NoImage%2 == 1 { // perhaps it is not complete after all
+			return CmdStatus, at
+		}
+		return CmdImage, at
+	case StageReady:
+		return CmdReboot, at
+	case StageRebooting:
+		if up := d.RebootAt.Add(c.spec.Timing.Settle); c.now.Before(up) {
+			return CmdNone, up
+		}
+		if d.OldSeen {
+			return CmdImage, at
+		}
+		return CmdVersion, at
+	case StageProving:
+		switch {
+		case d.Dropped&1 == 0:
+			return CmdDropFrag, at
+		case d.Dropped&2 == 0:
+			return CmdDropGroup, at
+		case !c.confirmed(d):
+			return CmdReport, at
+		}
+	}
+	return CmdNone, at
+}
+
+// confirmed reports whether a device that runs the new version will keep it, as far as it can tell us.
+func (c *Campaign) confirmed(d *Device) bool {
+	return d.ReportAt.IsZero() || d.Report.Version == c.spec.Target && d.Report.Step == diag.StepRunning
+}
+
+// patience returns until when a device may stay in its stage; zero: without limit.
+func (c *Campaign) patience(d *Device) time.Time {
+	if !d.DoubtUntil.IsZero() {
+		return time.Time{}
+	}
+	switch d.Stage {
+	case StageComplete, StageReady:
+		return latest(d.Complete, c.st.Quiet).Add(c.spec.Timing.Ready)
+	case StageProving:
+		return latest(d.NewAt, c.st.Quiet).Add(c.spec.Timing.Ready)
+	}
+	return time.Time{}
+}
+
+// impatient gives up a device that stays too long in its stage.
+func (c *Campaign) impatient(i int) {
+	d := &c.st.Devices[i]
+	switch {
+	case d.Report.Cause == diag.CauseDeferredUser || d.Report.Cause == diag.CauseDeferredBattery:
+		c.fail(i, d.Report.Step, d.Report.Cause, "")
+	case d.Stage == StageReady:
+		c.suspect(i, diag.StepReady, diag.CauseNotRebooted, "")
+	case d.Stage == StageComplete:
+		c.suspect(i, diag.StepVerify, diag.CauseImageInvalid, "the block is complete, but no valid image came of it")
+	case d.Further > 0 && c.confirmed(d):
+		c.setStage(i, StageUpdated)
+	case d.Further > 0:
+		c.fail(i, diag.StepTrial, diag.CauseUnproven, "runs the new version, but has not confirmed it")
+	default:
+		c.fail(i, diag.StepTrial, diag.CauseSilentAfterBoot, "reported the new version once")
+	}
+}
+
+// lost ends the campaign for a device that has been silent for too long.
+func (c *Campaign) lost(i int) {
+	d := &c.st.Devices[i]
+	switch d.Stage {
+	case StageRebooting, StageProving:
+		c.fail(i, diag.StepTrial, diag.CauseSilentAfterBoot, "")
+	case StageDiscover, StageGroup, StageSession, StagePrepared, StageArmed:
+		c.fail(i, diag.StepSetup, diag.CauseNoUplink, "")
+	case StageReceiving, StageIncomplete:
+		c.fail(i, diag.StepReceive, diag.CauseNoUplink, "")
+	default:
+		c.fail(i, diag.StepVerify, diag.CauseNoUplink, "")
+	}
+}
+
+// giveUp decides what it means that a device, though heard, does not answer a command.
+func (c *Campaign) giveUp(i int, kind Command) {
+	d := &c.st.Devices[i]
+	d.Pending = Pending{}
+	if !d.DoubtUntil.IsZero() {
+		c.fail(i, d.DoubtStep, d.DoubtCause, d.DoubtNote)
+		return
+	}
+	note := "no answer to " + kind.String()
+	if d.Note != "" {
+		note += "; " + d.Note
+	}
+	switch {
+	case kind == CmdResync && d.Stage == StageDiscover:
+		d.ClockAt = c.now // the announcement will show whether the clock is right
+		c.setUp(i)
+	case d.Stage == StageDiscover:
+		c.fail(i, diag.StepSetup, diag.CausePackagesMissing, note)
+	case kind == CmdResync:
+		c.fail(i, diag.StepSetup, diag.CauseClockOff, note)
+	case kind == CmdGroup || kind == CmdSession || kind == CmdWindow:
+		c.fail(i, diag.StepSetup, diag.CauseSetupTimeout, note)
+	case kind == CmdStatus && d.Stage == StageReceiving:
+		c.complete(i) // presumed; the image will prove it
+	case kind == CmdStatus:
+		d.NoImage++
+	case kind == CmdReboot:
+		c.rebooting(i, c.now) // it may have rebooted at once
+	case kind == CmdDropFrag:
+		d.Dropped |= 1
+		c.proven(i)
+	case kind == CmdDropGroup:
+		d.Dropped |= 2
+		c.proven(i)
+	case d.Stage == StageProving:
+		d.ReportAt = time.Time{} // go by what TS006 says
+		c.proven(i)
+	default:
+		c.suspect(i, diag.StepVerify, diag.CauseUnproven, note)
+	}
+}
+
+// uplink takes what a device says.
+func (c *Campaign) uplink(i int, ev network.Event) {
+	d := &c.st.Devices[i]
+	if d.Stage == StageProving && ev.At.After(d.NewAt.Add(time.Second)) {
+		d.Further++
+	}
+	if ev.At.After(d.LastUp) {
+		d.LastUp = ev.At
+	}
+	if p := &d.Pending; p.Op != 0 && p.Delivered.IsZero() && ev.At.After(p.Queued) {
+		// Each uplink takes one message with it. Where the network reports what it sent, that is better
+		// evidence, but the report may be lost.
+		p.Uplinks++
+		if !c.spec.Capabilities.ReportsSent || p.Uplinks > 3 {
+			p.Delivered = ev.At
+		}
+	}
+	if ev.At.Before(d.Joined) {
+		return
+	}
+	var err error
+	switch ev.FPort {
+	case applayer.FPortMcSetup:
+		var cmds []mcsetup.Command
+		cmds, err = mcsetup.Parse(c.ver, applayer.Uplink, ev.Payload)
+		for _, cmd := range cmds {
+			c.mcSetup(i, ev.At, cmd)
+		}
+	case applayer.FPortDataBlock:
+		var cmds []datablock.Command
+		cmds, err = datablock.Parse(c.ver, applayer.Uplink, ev.Payload)
+		for _, cmd := range cmds {
+			c.dataBlock(i, ev.At, cmd)
+		}
+	case applayer.FPortClockSync:
+		var cmds []clocksync.Command
+		cmds, err = clocksync.Parse(c.ver, applayer.Uplink, ev.Payload)
+		for _, cmd := range cmds {
+			if req, ok := cmd.(clocksync.AppTimeReq); ok {
+				c.appTime(i, ev.At, req)
+			}
+		}
+	case applayer.FPortFwMgmt:
+		var cmds []fwmgmt.Command
+		cmds, err = fwmgmt.Parse(applayer.V1, applayer.Uplink, ev.Payload)
+		for _, cmd := range cmds {
+			c.fwMgmt(i, ev.At, cmd)
+		}
+	case diag.FPort:
+		for b := ev.Payload; len(b) > 0 && err == nil; {
+			var r diag.Report
+			if r, b, err = diag.ParseReport(b); err == nil {
+				c.report(i, ev.At, r)
+			}
+		}
+	}
+	if err != nil {
+		c.emit(Record{What: "unreadable", Device: d.EUI, Stage: d.Stage, Text: err.Error()})
+	}
+	if d.Stage == StageProving {
+		c.proven(i)
+	}
+}
+
+// answered forgets the command under way if it is of that kind.
+func (d *Device) answered(kind Command) {
+	if d.Pending.Kind == kind {
+		d.Pending = Pending{}
+	}
+}
+
+// setUp moves a device to the first stage of the set-up that is not done.
+func (c *Campaign) setUp(i int) {
+	d := &c.st.Devices[i]
+	if d.Stage >= StagePrepared {
+		return
+	}
+	switch {
+	case d.Packages == 0 || d.VersionAt.IsZero() || d.ClockAt.IsZero():
+		c.setStage(i, StageDiscover)
+	case !d.Group:
+		c.setStage(i, StageGroup)
+	case !d.Frag:
+		c.setStage(i, StageSession)
+	default:
+		c.setStage(i, StagePrepared)
+	}
+}
+
+// joined takes a join: the device has lost its groups and windows, and perhaps its session.
+func (c *Campaign) joined(i int, at time.Time) {
+	d := &c.st.Devices[i]
+	if !at.After(d.Joined) {
+		return
+	}
+	d.Joined = at
+	if at.After(d.LastUp) {
+		d.LastUp = at
+	}
+	rebooted := d.Stage == StageReady && d.Pending.Kind == CmdReboot && !d.Pending.Delivered.IsZero()
+	d.Pending = Pending{}
+	if rebooted {
+		c.rebooting(i, at) // its answer was lost
+	}
+	if d.Stage > StageIncomplete {
+		return
+	}
+	d.Group, d.Window = false, 0
+	switch d.Stage {
+	case StageReceiving, StageIncomplete:
+		// A status answer will tell whether the fragments have survived.
+		c.setStage(i, StageReceiving)
+	case StageArmed:
+		c.setStage(i, StagePrepared)
+		fallthrough
+	default:
+		if d.Armed > 0 {
+			c.setStage(i, StageReceiving)
+			return
+		}
+		// No data has flowed, so the same set-up may be repeated.
+		d.Frag = false
+		if c.st.Phase == PhasePrepare {
+			c.setStage(i, StageDiscover)
+			c.setUp(i)
+		}
+	}
+}
+
+func (c *Campaign) mcSetup(i int, at time.Time, cmd mcsetup.Command) {
+	d := &c.st.Devices[i]
+	switch ans := cmd.(type) {
+	case mcsetup.McGroupSetupAns:
+		if ans.McGroupID != c.spec.McGroupID {
+			return
+		}
+		d.answered(CmdGroup)
+		if ans.IDError {
+			c.suspect(i, diag.StepSetup, diag.CauseIndexUnsupported, "the device has no room for the multicast group")
+			return
+		}
+		d.Group = true
+		c.setUp(i)
+	case mcsetup.McClassCSessionAns:
+		if ans.McGroupID != c.spec.McGroupID || c.st.Phase != PhaseAnnounce || !c.joins(d) ||
+			at.Before(c.st.Window.Announced) || at.Before(d.ClockAt) {
+			return // an answer to something else
+		}
+		d.answered(CmdWindow)
+		switch off := c.st.Window.Start.Sub(at) - time.Duration(ans.TimeToStart)*time.Second; {
+		case ans.DRError || ans.FreqError || ans.OtherErrors != 0:
+			if ans.McGroupUndefined { // LoRaMac-node sets all bits when the group is unknown
+				d.Group = false
+				return
+			}
+			c.fail(i, diag.StepSetup, diag.CauseSetupTimeout, "the device refuses data rate or frequency of the window")
+		case ans.McGroupUndefined:
+			d.Group = false
+		case ans.StartMissed:
+			d.ClockWrong, d.StartMissed = true, true
+		case ans.TimeToStart == mcsetup.TimeToStartUnknown || off.Abs() >= c.spec.Plan.Guard:
+			d.ClockWrong = true
+		default:
+			d.Window = c.st.Window.Number
+			d.StartMissed = false
+			if d.Stage == StagePrepared {
+				c.setStage(i, StageArmed)
+			}
+		}
+	case mcsetup.McGroupDeleteAns:
+		if ans.McGroupID == c.spec.McGroupID {
+			d.answered(CmdDropGroup)
+			d.Dropped |= 2
+		}
+	}
+}
+
+func (c *Campaign) dataBlock(i int, at time.Time, cmd datablock.Command) {
+	d := &c.st.Devices[i]
+	switch ans := cmd.(type) {
+	case datablock.PackageVersionAns:
+		if ans.PackageIdentifier != uint8(applayer.DataBlock) || d.Packages != 0 {
+			return
+		}
+		d.answered(CmdPackages)
+		d.Packages = applayer.Version(ans.PackageVersion)
+		if d.Packages != c.ver {
+			// Parity of the other version would corrupt the block without a trace.
+			c.fail(i, diag.StepSetup, diag.CauseAlgoUnsupported,
+				"the device speaks TS004 "+d.Packages.String()+", the campaign "+c.ver.String()+": it belongs in a campaign of its own")
+			return
+		}
+		c.setUp(i)
+	case datablock.FragSessionSetupAns:
+		if ans.FragIndex == c.spec.FragIndex {
+			c.sessionSet(i, at, ans)
+		}
+	case datablock.FragSessionStatusAns:
+		if ans.FragIndex == c.spec.FragIndex || ans.SessionDoesNotExist {
+			c.status(i, at, ans)
+		}
+	case datablock.FragDataBlockReceivedReq:
+		if ans.FragIndex != c.spec.FragIndex || d.Stage < StageReceiving {
+			return
+		}
+		if c.st.Phase != PhaseWindow { // the device repeats the request
+			c.send(i, CmdReceived)
+		}
+		if ans.MICError {
+			c.suspect(i, diag.StepVerify, diag.CauseSessionMICBad, "")
+		} else {
+			c.complete(i)
+		}
+	case datablock.FragSessionDeleteAns:
+		if ans.FragIndex == c.spec.FragIndex && d.Stage == StageProving {
+			d.answered(CmdDropFrag)
+			d.Dropped |= 1
+		}
+	}
+}
+
+func (c *Campaign) sessionSet(i int, at time.Time, ans datablock.FragSessionSetupAns) {
+	d := &c.st.Devices[i]
+	if d.Frag || d.Pending.Kind != CmdSession {
+		return // a repeated answer
+	}
+	d.answered(CmdSession)
+	switch {
+	case ans.SessionCntReplay:
+		// Nothing tells the last counter of the device; the steps grow to find a free one soon.
+		if d.Replays == 5 {
+			c.fail(i, diag.StepSetup, diag.CauseSessionReplay, "")
+			return
+		}
+		d.SessionCnt += 1 << (3 * d.Replays)
+		d.Replays++
+	case ans.NotEnoughMemory:
+		c.suspect(i, diag.StepSetup, diag.CauseNoRAM, "the device has not enough memory for the session")
+	case ans.FragAlgoUnsupported:
+		c.suspect(i, diag.StepSetup, diag.CauseAlgoUnsupported, "")
+	case ans.FragIndexUnsupported:
+		c.suspect(i, diag.StepSetup, diag.CauseIndexUnsupported, "")
+	case ans.WrongDescriptor:
+		c.suspect(i, diag.StepSetup, diag.CauseDescriptorWrong, "")
+	default:
+		d.Frag, d.FragAt = true, at
+		c.setUp(i)
+	}
+}
+
+// status takes an answer to a status request, multicast or unicast.
+func (c *Campaign) status(i int, at time.Time, ans datablock.FragSessionStatusAns) {
+	d := &c.st.Devices[i]
+	if d.Stage < StageReceiving || d.Stage > StageComplete {
+		return
+	}
+	d.Heard = true
+	d.answered(CmdStatus)
+	if c.st.Burst.IsZero() || at.Before(c.st.Burst) {
+		return // the canary, or out of date
+	}
+	sent := c.st.Frames - d.ArmedFrom
+	switch {
+	case ans.SessionDoesNotExist:
+		// Data has flowed, so the old counter is used up.
+		d.SessionCnt++
+		d.Frag, d.Missing, d.Received, d.Armed = false, -1, 0, 0
+		c.setStage(i, StageIncomplete)
+	case ans.MemoryError:
+		d.Missing = int(ans.MissingFrag)
+		c.suspect(i, diag.StepReceive, diag.CauseLossExceeded, "lost more fragments than its memory can repair")
+	case ans.MICError:
+		c.suspect(i, diag.StepVerify, diag.CauseSessionMICBad, "")
+	case ans.MissingFrag == 0:
+		d.Received = int(ans.NbFragReceived)
+		c.complete(i)
+	case ans.MissingFrag == 1 && int(ans.NbFragReceived) > c.spec.Plan.M+8 && !d.Presumed:
+		d.Presumed = true // some stacks go on saying 1 for ever; the image will tell
+		c.complete(i)
+	case ans.NbFragReceived == 0 && sent >= 10:
+		c.fail(i, diag.StepReceive, diag.CauseKeyMismatch, "")
+	default:
+		d.Missing, d.Received = int(ans.MissingFrag), int(ans.NbFragReceived)
+		if d.Stage == StageComplete {
+			d.NoImage = 0
+		}
+		c.setStage(i, StageIncomplete)
+	}
+}
+
+// complete notes that a device holds the block.
+func (c *Campaign) complete(i int) {
+	d := &c.st.Devices[i]
+	d.Heard, d.Missing = true, 0
+	if d.Stage >= StageReceiving && d.Stage < StageComplete {
+		d.Complete, d.NoImage = c.now, 0
+		c.setStage(i, StageComplete)
+	} else if d.Stage == StageComplete && d.NoImage%2 == 1 {
+		d.NoImage++
+	}
+}
+
+func (c *Campaign) fwMgmt(i int, at time.Time, cmd fwmgmt.Command) {
+	d := &c.st.Devices[i]
+	switch ans := cmd.(type) {
+	case fwmgmt.DevVersionAns:
+		d.answered(CmdVersion)
+		c.version(i, at, ans.FWVersion)
+	case fwmgmt.DevUpgradeImageAns:
+		if d.Pending.Kind != CmdImage {
+			return
+		}
+		d.answered(CmdImage)
+		c.image(i, ans)
+	case fwmgmt.DevRebootCountdownAns:
+		if d.Stage != StageReady || d.Pending.Kind != CmdReboot {
+			return
+		}
+		if ans.Countdown == 0 || ans.Countdown == fwmgmt.CancelCountdown {
+			d.NotBefore = c.now.Add(time.Minute)
+			return // it cannot now; the command is repeated until the patience ends
+		}
+		d.answered(CmdReboot)
+		c.rebooting(i, at.Add(time.Duration(ans.Countdown)*time.Second))
+	}
+}
+
+func (c *Campaign) rebooting(i int, at time.Time) {
+	d := &c.st.Devices[i]
+	d.RebootAt, d.OldSeen = at, false
+	d.Reboots++
+	c.setStage(i, StageRebooting)
+}
+
+// image takes what a device says of the image that waits.
+func (c *Campaign) image(i int, ans fwmgmt.DevUpgradeImageAns) {
+	d := &c.st.Devices[i]
+	valid := ans.UpImageStatus == fwmgmt.ImageValid && ans.NextFirmwareVersion == c.spec.Target
+	switch {
+	case d.Stage == StageRebooting && valid && d.Reboots >= c.spec.Limits.Reboots:
+		c.suspect(i, diag.StepReady, diag.CauseNotRebooted, "")
+	case d.Stage == StageRebooting && valid:
+		c.setStage(i, StageReady)
+	case d.Stage == StageRebooting:
+		c.suspect(i, diag.StepTrial, diag.CauseReverted, "")
+	case d.Stage != StageComplete:
+	case valid:
+		c.setStage(i, StageReady)
+	case ans.UpImageStatus == fwmgmt.ImageCorrupt:
+		c.suspect(i, diag.StepVerify, diag.CauseSignatureBad, "TS006: corrupt image or wrong signature")
+	case ans.UpImageStatus == fwmgmt.WrongHardware:
+		c.suspect(i, diag.StepManifest, diag.CauseHardwareMismatch, "TS006: image for other hardware")
+	default:
+		// Still verifying or patching. Ask less and less often.
+		d.NoImage++
+		d.NotBefore = c.now.Add(min(time.Minute<<min(d.NoImage/2, 10), c.spec.Timing.UplinkInterval))
+	}
+}
+
+// version takes what a device says it runs.
+func (c *Campaign) version(i int, at time.Time, v uint32) {
+	d := &c.st.Devices[i]
+	if at.Before(d.VersionAt) {
+		return
+	}
+	d.Version, d.VersionAt = v, at
+	isNew := v == c.spec.Target
+	switch {
+	case d.Stage == StageDiscover && isNew:
+		d.Note = "ran the new version already"
+		c.setStage(i, StageUpdated)
+	case d.Stage <= StagePrepared:
+		c.setUp(i)
+	case d.Stage == StageProving && !isNew:
+		c.suspect(i, diag.StepTrial, diag.CauseReverted, "")
+	case d.Stage == StageProving:
+	case isNew:
+		d.NewAt, d.Further = at, 0
+		c.setStage(i, StageProving)
+	case d.Stage == StageRebooting && !at.Before(d.RebootAt.Add(c.spec.Timing.Settle)):
+		d.OldSeen = true
+	}
+}
+
+// proven ends the campaign for a device once nothing is left to do or to prove.
+func (c *Campaign) proven(i int) {
+	d := &c.st.Devices[i]
+	if d.Stage == StageProving && d.Further > 0 && d.Dropped == 3 && c.confirmed(d) && d.DoubtUntil.IsZero() {
+		c.setStage(i, StageUpdated)
+	}
+}
+
+// report takes a message of the diagnostic package.
+func (c *Campaign) report(i int, at time.Time, r diag.Report) {
+	d := &c.st.Devices[i]
+	d.answered(CmdReport)
+	if at.Before(d.ReportAt) {
+		return
+	}
+	d.Report, d.ReportAt = r, at
+	c.emit(Record{What: "report", Device: d.EUI, Stage: d.Stage, Step: r.Step, Cause: r.Cause})
+	c.version(i, at, r.Version)
+	switch {
+	case d.Stage.final():
+	case r.Version != c.spec.Target && stopped(r.Cause) && (!d.DoubtUntil.IsZero() || c.reported(d)):
+		c.fail(i, r.Step, r.Cause, "")
+	case !d.DoubtUntil.IsZero():
+		d.NotBefore = c.now.Add(time.Minute)
+	case d.Stage == StageReceiving || d.Stage == StageIncomplete:
+		if r.Version != c.spec.Target && r.Step >= diag.StepVerify && r.Step <= diag.StepReady {
+			c.complete(i)
+		}
+	case d.Stage == StageComplete && r.Step == diag.StepReady:
+		d.NotBefore = time.Time{}
+	case d.Stage == StageProving && !c.confirmed(d):
+		d.NotBefore = c.now.Add(min(5*time.Minute, c.spec.Timing.UplinkInterval))
+	}
+	if r.Cause == diag.CauseDeferredUser || r.Cause == diag.CauseDeferredBattery {
+		d.NotBefore = c.now.Add(c.spec.Timing.UplinkInterval)
+	}
+}
+
+// appTime answers a device that asks for the time.
+func (c *Campaign) appTime(i int, at time.Time, req clocksync.AppTimeReq) {
+	d := &c.st.Devices[i]
+	asked := uint64(req.TokenReq)<<32 | uint64(req.DeviceTime)
+	if at.Before(d.ClockAt) || !d.ClockAt.IsZero() && asked == d.ClockAsked {
+		return
+	}
+	d.ClockAt, d.ClockAsked = at, asked
+	d.answered(CmdResync)
+	if d.ClockWrong {
+		d.ClockWrong = false // the next announcement shows whether it has helped
+	}
+	c.setUp(i)
+	if c.spec.Capabilities.ServerAnswersClock || c.st.Phase == PhaseWindow {
+		return
+	}
+	off := clocksync.TimeCorrection(plan.GPSSeconds(at), req.DeviceTime)
+	if off >= -1 && off <= 1 && !req.AnsRequired {
+		return
+	}
+	payload, err := clocksync.AppendCommand(nil, c.ver, clocksync.AppTimeAns{TimeCorrection: off, TokenAns: req.TokenReq})
+	if err != nil {
+		c.halt(err.Error())
+		return
+	}
+	c.emit(Send{Op: c.op(), Command: CmdTime, Device: d.EUI, FPort: applayer.FPortClockSync, Payload: payload,
+		Expires: c.now.Add(2 * c.spec.Timing.UplinkInterval)})
+	if d.Window == c.st.Window.Number && c.st.Phase == PhaseAnnounce && d.Window > 0 && (off < -1 || off > 1) {
+		// The window that it has confirmed was in terms of the wrong clock.
+		d.Window = 0
+		if d.Stage == StageArmed {
+			c.setStage(i, StagePrepared)
+		}
+	}
+}

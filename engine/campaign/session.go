@@ -1,0 +1,392 @@
+package campaign
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sower-fuota/sower/applayer"
+	"github.com/sower-fuota/sower/applayer/datablock"
+	"github.com/sower-fuota/sower/applayer/diag"
+	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/fragmentation"
+)
+
+// asks is how often a multicast status request is repeated: those that lose one of them may hear the other.
+const asks = 2
+
+// canaryMin is how many listeners make the silence of all of them unlikely to be chance.
+const canaryMin = 5
+
+// advance moves the campaign as a whole as far as it goes now.
+func (c *Campaign) advance() {
+	for {
+		before, number := c.st.Phase, c.st.Window.Number
+		switch c.st.Phase {
+		case PhasePrepare:
+			c.advancePrepare()
+		case PhaseAnnounce:
+			if !c.now.Before(c.opens()) {
+				c.openWindow()
+			}
+		case PhaseWindow:
+			c.advanceAir()
+		case PhaseCollect:
+			if c.count[StageReceiving]+c.count[StageArmed] == 0 {
+				c.decide()
+			}
+		case PhaseFinish:
+			if c.count[StageUpdated]+c.count[StageFailed] == len(c.st.Devices) {
+				c.end()
+			} else if c.count[StageIncomplete]+c.count[StagePrepared] > 0 {
+				c.decide()
+			}
+		}
+		if c.st.Phase == before && c.st.Window.Number == number {
+			return
+		}
+	}
+}
+
+func (c *Campaign) advancePrepare() {
+	if unready := c.count[StageDiscover] + c.count[StageGroup] + c.count[StageSession]; unready > 0 {
+		if c.now.Before(c.st.Started.Add(c.spec.Timing.Prepare)) {
+			return
+		}
+		for i := range c.st.Devices {
+			switch d := &c.st.Devices[i]; {
+			case d.Stage > StageSession:
+			case !d.DoubtUntil.IsZero():
+				c.fail(i, d.DoubtStep, d.DoubtCause, d.DoubtNote)
+			case d.LastUp.IsZero():
+				c.fail(i, diag.StepSetup, diag.CauseNoUplink, "")
+			case d.Stage == StageDiscover:
+				c.fail(i, diag.StepSetup, diag.CausePackagesMissing, d.Note)
+			default:
+				c.fail(i, diag.StepSetup, diag.CauseSetupTimeout, "stopped at stage "+d.Stage.String())
+			}
+		}
+	}
+	switch {
+	case c.count[StagePrepared] == 0:
+		c.setPhase(PhaseFinish)
+		c.serveAll()
+	case c.st.Group != "":
+		c.announce()
+	}
+}
+
+// opens is when the first message of the announced window may be sent.
+func (c *Campaign) opens() time.Time { return c.st.Window.Start.Add(c.spec.Plan.Guard) }
+
+// joins reports whether a device is to take part in the next window.
+func (c *Campaign) joins(d *Device) bool {
+	return d.Stage == StagePrepared || d.Stage == StageArmed || d.Stage == StageIncomplete
+}
+
+// announce fixes the next window and asks the devices for it.
+func (c *Campaign) announce() {
+	w := &c.st.Window
+	w.Number++
+	w.Announced = c.now
+	// Whoever did not confirm in time gets more time with each window.
+	w.Start = c.now.Add(time.Duration(1+c.st.Repairs) * c.spec.Timing.Lead).Truncate(time.Second).Add(time.Second)
+	frames := c.st.Target - c.st.Next + 1
+	if c.st.Resend > 0 {
+		frames += c.spec.Plan.M - c.st.Resend + 1
+	}
+	w.TimeOut, _ = c.spec.Plan.Window(frames+frames/4+2*asks+10, 3)
+	w.End = w.Start.Add(time.Second << w.TimeOut)
+	c.setPhase(PhaseAnnounce)
+	c.emit(Record{What: "window", Text: fmt.Sprintf("number %d, starts %s, lasts %s, %d fragments to send",
+		w.Number, w.Start.UTC().Format(time.RFC3339), w.End.Sub(w.Start), frames)})
+	c.serveAll()
+}
+
+// openWindow begins to send to the devices that have confirmed the window.
+func (c *Campaign) openWindow() {
+	armed := 0
+	for i := range c.st.Devices {
+		d := &c.st.Devices[i]
+		if !c.joins(d) || d.Window != c.st.Window.Number {
+			continue
+		}
+		armed++
+		if d.Armed == 0 {
+			d.ArmedFrom = c.st.Frames
+		}
+		d.Armed++
+		if d.Stage == StageArmed {
+			c.setStage(i, StageReceiving)
+		}
+	}
+	if armed == 0 {
+		c.setPhase(PhaseCollect)
+		c.serveAll()
+		return
+	}
+	c.st.Air = Air{Step: AirSend, Next: c.now, LastFCnt: c.st.Air.LastFCnt, Counted: c.st.Air.Counted}
+	if c.spec.Plan.Canary && c.st.Window.Number == 1 && armed >= canaryMin {
+		c.st.Air.Step = AirCanary
+	}
+	c.setPhase(PhaseWindow)
+}
+
+func (c *Campaign) advanceAir() {
+	a := &c.st.Air
+	for c.st.Phase == PhaseWindow && a.Op == 0 && !c.now.Before(a.Next) {
+		switch a.Step {
+		case AirCanary:
+			c.broadcast(0, true)
+		case AirCanaryListen:
+			heard := 0
+			for i := range c.st.Devices {
+				if c.listens(i) && c.st.Devices[i].Heard {
+					heard++
+				}
+			}
+			switch {
+			case heard > 0:
+				a.Step, a.Asked = AirSend, 0
+			case a.Asked <= asks:
+				a.Step = AirCanary
+			default:
+				// Data would be wasted. Either the keys are wrong or nothing is transmitted at all.
+				for i := range c.st.Devices {
+					if c.listens(i) {
+						c.fail(i, diag.StepReceive, diag.CauseKeyMismatch, "no device answered the canary")
+					}
+				}
+				c.closeWindow()
+			}
+		case AirSend:
+			switch {
+			case c.st.Resend == 0 && c.st.Next > c.st.Target:
+				a.Step, a.Asked = AirAsk, 0
+			case !c.fits(c.spec.Plan.FragmentToA):
+				c.closeWindow()
+			case c.st.Resend > 0:
+				c.broadcast(c.st.Resend, false)
+			default:
+				c.broadcast(c.st.Next, false)
+			}
+		case AirAsk:
+			if a.Asked == asks || !c.fits(c.spec.Plan.StatusToA) {
+				a.Step, a.Next = AirListen, c.now.Add(c.spec.Plan.AnswerWindow())
+				break
+			}
+			c.broadcast(0, false)
+		case AirListen:
+			c.topUp()
+		}
+	}
+}
+
+// listens reports whether a device took part in the present window and is still of interest.
+func (c *Campaign) listens(i int) bool {
+	d := &c.st.Devices[i]
+	return d.Window == c.st.Window.Number && (d.Stage == StageReceiving || d.Stage == StageIncomplete)
+}
+
+// fits reports whether a message of that length can still be sent in the window.
+func (c *Campaign) fits(toa time.Duration) bool {
+	return !c.now.Add(toa + c.spec.Plan.Guard).After(c.st.Window.End)
+}
+
+// broadcast sends the fragment in that position; 0 is a status request.
+func (c *Campaign) broadcast(position int, participants bool) {
+	var payload []byte
+	var err error
+	n := c.spec.Plan.Fragment(position)
+	if position > 0 {
+		payload, err = c.enc.Fragment(make([]byte, 0, c.spec.Plan.FragSize), n)
+		if err == nil {
+			payload, err = datablock.AppendCommand(nil, c.ver, datablock.DataFragment{
+				FragIndex: c.spec.FragIndex, N: uint16(n), Data: payload})
+		}
+	} else {
+		payload, err = datablock.AppendCommand(nil, c.ver, datablock.FragSessionStatusReq{
+			FragIndex: c.spec.FragIndex, Participants: participants})
+	}
+	if err != nil {
+		c.halt(err.Error())
+		return
+	}
+	a := &c.st.Air
+	a.Op, a.Sending, a.Next = c.op(), position, time.Time{}
+	c.emit(Broadcast{Op: a.Op, N: n, Broadcast: network.Broadcast{
+		Group: c.st.Group, FPort: applayer.FPortDataBlock, Payload: payload,
+		Expires: earliest(c.now.Add(max(2*c.spec.Plan.Pace, 10*time.Second)), c.st.Window.End)}})
+}
+
+// broadcasted takes the result of the broadcast under way.
+func (c *Campaign) broadcasted(r Result) {
+	a := &c.st.Air
+	n := a.Sending
+	a.Op, a.Next = 0, c.now.Add(c.spec.Plan.Pace)
+	switch r.Failure {
+	case Success:
+		if a.Counted && r.FCnt != a.LastFCnt+1 {
+			c.halt(fmt.Sprintf("frame counter %d after %d: somebody else sends to group %s", r.FCnt, a.LastFCnt, c.st.Group))
+			return
+		}
+		a.LastFCnt, a.Counted = r.FCnt, true
+	case TooLate:
+		// The fragment counts as lost; parity makes up for it.
+		c.emit(Record{What: "late", Text: fmt.Sprintf("fragment %d: %s", c.spec.Plan.Fragment(n), r.Text)})
+	default:
+		c.halt("a multicast message was refused: " + r.Text)
+		return
+	}
+	switch {
+	case n == 0:
+	case n == c.st.Resend:
+		if c.st.Resend++; c.st.Resend > c.spec.Plan.M {
+			c.st.Resend = 0
+		}
+	default:
+		c.st.Next = n + 1
+	}
+	if n > 0 {
+		c.st.Burst = c.now
+		c.st.Frames++
+	}
+	if r.Failure == Success {
+		switch {
+		case n > c.spec.Plan.M:
+			c.st.ParitySent++
+		case n > 0:
+			c.st.DataSent++
+		default:
+			c.st.StatusSent++
+		}
+		if n > 0 {
+			c.st.Airtime += c.spec.Plan.FragmentToA
+		} else {
+			c.st.Airtime += c.spec.Plan.StatusToA
+		}
+	}
+	switch a.Step {
+	case AirCanary:
+		a.Step, a.Next = AirCanaryListen, c.now.Add(c.spec.Plan.AnswerWindow())
+		a.Asked++
+	case AirAsk:
+		a.Asked++
+	}
+}
+
+// topUp ends a status round: more parity, or the end of the window.
+func (c *Campaign) topUp() {
+	a, p := &c.st.Air, c.spec.Plan
+	most, missing := 0, 0
+	for i := range c.st.Devices {
+		d := &c.st.Devices[i]
+		if !c.listens(i) || d.Stage != StageIncomplete {
+			continue
+		}
+		missing++
+		if x := c.need(d); c.worth(x) {
+			most = max(most, x)
+		}
+	}
+	a.Round++
+	room := int((c.st.Window.End.Sub(c.now)-p.Guard-p.AnswerWindow())/p.Pace) - asks
+	if most = min(most, room); most <= 0 || a.Round >= c.spec.Limits.Rounds {
+		c.closeWindow()
+		return
+	}
+	c.st.Target = c.st.Next - 1 + most
+	c.emit(Record{What: "top-up", Text: fmt.Sprintf("%d more parity fragments, because %d devices miss some", most, missing)})
+	for i := range c.st.Devices {
+		// What they miss is out of date once the burst has begun.
+		if c.listens(i) && c.st.Devices[i].Stage == StageIncomplete {
+			c.setStage(i, StageReceiving)
+		}
+	}
+	a.Step, a.Next = AirSend, c.now
+}
+
+// need is how much parity a device needs.
+func (c *Campaign) need(d *Device) int {
+	missing, received, sent := d.Missing, d.Received, c.st.Frames-d.ArmedFrom
+	if received <= 0 || received > sent {
+		received, sent = 80, 100 // nothing to go by: devices count as they like
+	}
+	if missing == 255 {
+		missing = max(missing, c.spec.Plan.M-d.Received)
+	}
+	return fragmentation.TopUp(missing, received, sent, 1)
+}
+
+// fresh reports whether a device has missed the data pass altogether. Parity alone would be no help: it asks
+// for a matrix row per fragment, and where the weight of all rows is even it never suffices.
+func (d *Device) fresh() bool { return d.Armed == 0 }
+
+func (c *Campaign) worth(need int) bool {
+	return need <= c.spec.Limits.TopUp && c.st.Next-1+need <= c.spec.Plan.Positions()
+}
+
+func (c *Campaign) closeWindow() {
+	c.st.Quiet = c.now
+	c.st.Air.Step, c.st.Air.Next = AirIdle, time.Time{}
+	if (c.st.Resend > 0 || c.st.Next <= c.st.Target) && c.count[StageReceiving]+c.count[StageIncomplete] > 0 {
+		// The window was too short for the rest: everybody goes on in the next one.
+		for i := range c.st.Devices {
+			if c.st.Devices[i].Stage == StageReceiving {
+				c.setStage(i, StagePrepared)
+			}
+		}
+		if c.st.Next > c.spec.Plan.M {
+			c.st.Repairs++
+		}
+		c.announce()
+		return
+	}
+	c.setPhase(PhaseCollect)
+	c.serveAll()
+}
+
+// decide plans another window for the devices that are worth it, or goes to the end.
+func (c *Campaign) decide() {
+	most, again := 0, false
+	for i := range c.st.Devices {
+		d := &c.st.Devices[i]
+		if !c.joins(d) || !d.DoubtUntil.IsZero() {
+			continue
+		}
+		x, repeat := 0, 0
+		if d.fresh() {
+			x, repeat = max(c.spec.Plan.Parity, 1), c.spec.Plan.M
+		} else {
+			x = max(c.need(d), 1)
+		}
+		if c.worth(x) && x+repeat <= c.spec.Limits.TopUp && c.st.Repairs+1 < c.spec.Limits.Windows {
+			most, again = max(most, x), again || d.fresh()
+			continue
+		}
+		switch {
+		case d.Stage == StageIncomplete || d.Armed > 0:
+			c.fail(i, diag.StepReceive, diag.CauseLossExceeded, c.fragments(max(d.Missing, 0)))
+		case d.ClockWrong:
+			c.fail(i, diag.StepSetup, diag.CauseClockOff, "")
+		case d.StartMissed:
+			c.fail(i, diag.StepSetup, diag.CauseSessionMissed, "")
+		case d.LastUp.Before(c.st.Window.Announced):
+			c.fail(i, diag.StepSetup, diag.CauseNoUplink, "")
+		default:
+			c.fail(i, diag.StepSetup, diag.CauseSetupTimeout, "did not confirm the receive window")
+		}
+	}
+	if most > 0 {
+		c.st.Repairs++
+		c.st.Target = c.st.Next - 1 + most
+		if again {
+			c.st.Resend = 1
+		}
+		c.announce()
+		return
+	}
+	if c.st.Phase != PhaseFinish {
+		c.setPhase(PhaseFinish)
+		c.serveAll()
+	}
+}

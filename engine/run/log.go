@@ -1,0 +1,97 @@
+package run
+
+import (
+	"encoding/hex"
+	"time"
+
+	"github.com/sower-fuota/sower/applayer/diag"
+	"github.com/sower-fuota/sower/engine/campaign"
+	"github.com/sower-fuota/sower/engine/network"
+)
+
+// Hex is written as hexadecimal digits.
+type Hex []byte
+
+// MarshalText implements [encoding.TextMarshaler].
+func (h Hex) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (h *Hex) UnmarshalText(b []byte) (err error) {
+	*h, err = hex.AppendDecode((*h)[:0], b)
+	return err
+}
+
+// Entry is one line of the log of a campaign. It holds no keys; the messages that carry one encrypted are
+// logged without their payload.
+type Entry struct {
+	Time     time.Time `json:"time"`
+	Campaign string    `json:"campaign"`
+	// Kind is uplink, join, sent or dropped for what the network said; send, broadcast, group or group closed
+	// for what it was asked; retry or failed for what went wrong; else the kind of a campaign.Record.
+	Kind    string            `json:"kind"`
+	Device  *network.EUI64    `json:"dev_eui,omitempty"`
+	At      time.Time         `json:"at,omitzero"` // of an event, by the network's clock
+	Command string            `json:"command,omitempty"`
+	FPort   uint8             `json:"f_port,omitempty"`
+	Payload Hex               `json:"payload,omitempty"`
+	Message network.MessageID `json:"message,omitempty"`
+	N       int               `json:"fragment,omitempty"`
+	FCnt    *uint32           `json:"f_cnt,omitempty"`
+	Stage   string            `json:"stage,omitempty"`
+	Step    string            `json:"step,omitempty"`
+	Cause   string            `json:"cause,omitempty"`
+	Text    string            `json:"text,omitempty"`
+}
+
+func (e *Engine) log(c *campaign.Campaign, en Entry) {
+	if e.cfg.Log == nil {
+		return
+	}
+	en.Time, en.Campaign = e.cfg.Clock.Now().UTC(), c.ID()
+	if !en.At.IsZero() {
+		en.At = en.At.UTC()
+	}
+	e.cfg.Log(en)
+}
+
+func (e *Engine) record(c *campaign.Campaign, r campaign.Record) {
+	en := Entry{Kind: r.What, Text: r.Text}
+	if r.Device != (network.EUI64{}) {
+		en.Device, en.Stage = &r.Device, r.Stage.String()
+		if r.What == "report" || r.Stage == campaign.StageFailed {
+			en.Step = r.Step.String()
+		}
+		if r.Cause != diag.CauseOK {
+			en.Cause = r.Cause.String()
+		}
+	}
+	e.log(c, en)
+}
+
+func (e *Engine) logSend(c *campaign.Campaign, s campaign.Send, id network.MessageID) {
+	en := Entry{Kind: "send", Device: &s.Device, Command: s.Command.String(), FPort: s.FPort, Message: id}
+	if !s.NeedsKey {
+		en.Payload = s.Payload
+	}
+	e.log(c, en)
+}
+
+func (e *Engine) logBroadcast(c *campaign.Campaign, b campaign.Broadcast, fcnt uint32) {
+	en := Entry{Kind: "broadcast", N: b.N, FPort: b.Broadcast.FPort, FCnt: &fcnt}
+	if b.N == 0 {
+		en.Payload = b.Broadcast.Payload
+	}
+	e.log(c, en)
+}
+
+// logEffect notes what happened to an effect.
+func (e *Engine) logEffect(r retry, kind, text string) {
+	en := Entry{Kind: kind, Text: text}
+	switch eff := r.effect.(type) {
+	case campaign.Send:
+		en.Device, en.Command = &eff.Device, eff.Command.String()
+	case campaign.Broadcast:
+		en.N = eff.N
+	}
+	e.log(r.c, en)
+}
