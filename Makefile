@@ -35,8 +35,12 @@ check: ## gofmt, go vet, staticcheck, generated files
 generate: ## rewrite what follows from applayer/diag/causes.tsv
 	@$(GO) generate ./applayer/diag
 
-test: setup check ## everything that must hold, in minutes
+run: firmware build ## a whole update on a simulated fleet (OLD=a.bin NEW=b.bin: with your own pair)
+	@bin/sower rehearse --firmware $(FIRMWARE) --out run/summary.json $(if $(OLD)$(NEW),--old "$(OLD)" --new "$(NEW)")
+
+test: firmware check ## everything that must hold, in minutes
 	@$(GO) test ./...
+	@$(GO) test -race ./engine/... ./integrations/... ./simulator/world ./simulator/radio ./simulator/fleet ./simulator/networkserver
 
 clean: ## remove what was built
 	@rm -rf bin build run

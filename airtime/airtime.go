@@ -6,8 +6,8 @@
 //   - [Region]: data rates, payload limits and the default frequencies of EU868, US915, AU915, AS923,
 //     IN865 and KR920, after LoRaWAN Regional Parameters RP002-1.0.3.
 //   - [SubBand] and [Ledger]: duty cycle as a sliding window.
-//   - [PingSlot] and its neighbours: beacon periods and ping slots of class B, LoRaWAN 1.0.4 section 10
-//     onwards.
+//   - [PingSlot] and its neighbours: beacon periods and ping slots of class B, as LoRaWAN 1.0.3
+//     and later define them.
 //   - [GPS] and [UTC]: the time scale that class B, TS003 and TS005 use.
 //
 // All results are computed in integers and are the same on every machine. There is no clock and no

@@ -37,6 +37,7 @@ const (
 	fewLosses   = 15   // with fewer expected losses, single rows matter and are worth choosing
 	manyLosses  = 64   // above, choosing them costs seconds and gains nothing
 	badOverhead = 3e-3 // share of devices incomplete at M+10; a sound code has 1e-3
+	detour      = 3    // per cent of fragments that avoiding a flaw may cost
 )
 
 // Request says what to plan. Zero values are chosen.
@@ -46,7 +47,7 @@ type Request struct {
 	MaxSize int     // largest fragment the data rate carries, 1..255; 0 means 255
 	Size    int     // impose this fragment size, 1..255
 	MaxM    int     // most uncoded fragments that the devices hold; 0 means 16383
-	Parity  int     // parity fragments; 0: enough for all but 1 of 1000 devices; negative: none
+	Parity  int     // number of parity fragments; 0: enough for all but 1 of 1000 devices; negative: none
 	Ordered bool    // impose the parity fragments M+1, M+2, ...
 	Loss    float64 // expected share of fragments lost, 0..0.9; 0 means 0.10
 }
@@ -81,7 +82,8 @@ func Choose(req Request) (Choice, error) {
 	first := (req.Length + req.MaxSize - 1) / req.MaxSize
 	var best Choice
 	var rejected []Reason
-	for m := first; m <= min(first+8+first/50, req.MaxM); m++ {
+	flawless := false
+	for m := first; m <= min(first+8+first*detour/100, req.MaxM) && !flawless; m++ {
 		size := (req.Length + m - 1) / m
 		if (req.Length+size-1)/size != m {
 			continue // no fragment size makes this number of fragments
@@ -91,25 +93,22 @@ func Choose(req Request) (Choice, error) {
 			return Choice{}, err
 		}
 		flaw := c.flaw()
-		if best.M == 0 || c.Overhead.FailAt(10) < best.Overhead.FailAt(10) && best.M > 1 || best.M == 1 {
+		if flawless = flaw == ""; !flawless {
+			rejected = append(rejected, Reason{Code: ReasonRejected,
+				Text: fmt.Sprintf("not %d fragments of %d bytes: %s", m, size, flaw)})
+		}
+		if flawless || best.M < 2 || c.Overhead.FailAt(10) < best.Overhead.FailAt(10) {
 			best = c
 		}
-		if flaw == "" {
-			best = c
-			break
-		}
-		rejected = append(rejected, Reason{Code: ReasonRejected,
-			Text: fmt.Sprintf("not %d fragments of %d bytes: %s", m, size, flaw)})
 	}
-	if best.M == 0 {
-		return Choice{}, fmt.Errorf("%w: a block of %d bytes needs %d fragments of %d bytes, the devices hold %d",
-			ErrLimit, req.Length, first, req.MaxSize, req.MaxM)
+	if !flawless {
+		rejected = append(rejected, Reason{Code: ReasonLimit, Text: fmt.Sprintf(
+			"no number of fragments up to %d %% above %d is without a flaw; this one fails least", detour, first)})
 	}
-	size := Reason{Code: ReasonSize, Text: fmt.Sprintf(
+	best.Reasons = append(append(rejected, Reason{Code: ReasonSize, Text: fmt.Sprintf(
 		"%d fragments of %d bytes: the smallest size with this number of fragments, so that only %d bytes are padding",
-		best.M, best.Size, best.Padding)}
-	best.Reasons = append(append(rejected, size), best.Reasons...)
-	if best.flaw() != "" {
+		best.M, best.Size, best.Padding)}), best.Reasons...)
+	if !flawless {
 		best.warnings()
 	}
 	return best, nil
@@ -147,6 +146,10 @@ func (req *Request) normalise() error {
 		return fmt.Errorf("%w: block of %d bytes, want 1..%d (%d fragments of %d bytes)",
 			ErrLimit, req.Length, req.MaxM*size, req.MaxM, size)
 	}
+	if m := (req.Length + size - 1) / size; req.Parity > MaxIndex-m {
+		return fmt.Errorf("%w: %d parity fragments after %d uncoded ones, want at most %d",
+			ErrLimit, req.Parity, m, MaxIndex-m)
+	}
 	_, err := newGenerator(1, req.Matrix)
 	return err
 }
@@ -155,83 +158,89 @@ func (req *Request) normalise() error {
 func (req *Request) plan(size int) (Choice, error) {
 	m := (req.Length + size - 1) / size
 	c := Choice{M: m, Size: size, Padding: m*size - req.Length, Matrix: req.Matrix, Loss: req.Loss}
-	parity := req.Parity
-	if parity == 0 {
-		sent, err := FragmentsFor(m, req.Loss, defaultQ)
-		if err != nil {
-			sent = MaxIndex
-			c.add(ReasonLimit, "TS004 numbers %d fragments at most, too few for %d uncoded ones at a loss of %.3g %%",
-				MaxIndex, m, 100*req.Loss)
-		}
-		parity = sent - m
-		c.add(ReasonParity, "%d parity fragments: enough for all but 1 of 1000 devices at a loss of %.3g %%",
-			parity, 100*req.Loss)
+	if m == 1 && !req.Ordered {
+		c.repeat(req.Parity)
+		return c, nil
 	}
-	if parity > MaxIndex-m {
-		return Choice{}, fmt.Errorf("%w: %d parity fragments after %d uncoded ones, TS004 numbers %d in all",
-			ErrLimit, parity, m, MaxIndex)
+	// The list is as long as one device in a million needs, to measure it; the plan is its
+	// beginning.
+	long, err := FragmentsFor(m, req.Loss, 1e-6)
+	if err != nil {
+		long = MaxIndex
 	}
-	parity = max(parity, 0)
+	long = max(req.Parity, min(long+10, MaxIndex)-m)
+	var list []int
 	if req.Ordered {
-		c.Indices = Sequence(m, parity)
-		c.add(ReasonSequence, "parity fragments %d to %d in order, as asked for", m+1, m+parity)
+		list = Sequence(m, long)
+		c.add(ReasonSequence, "parity fragments in order from %d, as asked for", m+1)
 	} else {
-		list, reasons, err := ParityList(m, req.Matrix, parity, req.Loss)
-		if err != nil {
+		var reasons []Reason
+		if list, reasons, err = ParityList(m, req.Matrix, long, req.Loss); err != nil {
 			return Choice{}, err
 		}
-		c.Indices = list
 		c.Reasons = append(c.Reasons, reasons...)
 	}
-	code, err := NewCode(m, req.Matrix, c.Indices)
+	code, err := NewCode(m, req.Matrix, list)
 	if err != nil {
+		return Choice{}, err
+	}
+	// As many devices as take about a tenth of a second.
+	losses := float64(m)*req.Loss + 8
+	nanoseconds := 300 + losses*losses*(losses/64+1)
+	devices := int(min(max(1e8/nanoseconds, 50), 40000))
+	c.Overhead = Measure(code, req.Loss, devices, rand.NewPCG(uint64(m), uint64(req.Matrix)))
+	c.add(ReasonOverhead, "measured on %d devices at a loss of %.3g %%: %.2f fragments beyond M on average, "+
+		"%.2g %% incomplete at M+10 (a perfectly random code: 1.61 and 0.098 %%)",
+		devices, 100*req.Loss, c.Overhead.Mean(), 100*c.Overhead.FailAt(10))
+	parity := max(req.Parity, 0)
+	if req.Parity == 0 {
+		parity = c.parity(len(list))
+	}
+	c.Indices = list[:parity:parity]
+	if code, err = NewCode(m, req.Matrix, c.Indices); err != nil {
 		return Choice{}, err
 	}
 	c.Weaknesses = Inspect(code)
-	// The plan itself may be too short to show its overhead, so that is measured with enough
-	// further entries of the same list.
-	if c.Overhead, err = c.measure(req.Ordered); err != nil {
-		return Choice{}, err
-	}
-	c.add(ReasonOverhead, "measured on %d devices at a loss of %.3g %%: %.2f fragments beyond M on average, "+
-		"%.2g %% incomplete at M+10 (a perfectly random code: 1.61 and 0.098 %%)",
-		c.Overhead.Devices, 100*c.Loss, c.Overhead.Mean(), 100*c.Overhead.FailAt(10))
 	return c, nil
 }
 
-// measure simulates as many devices as fit about a tenth of a second.
-func (c *Choice) measure(ordered bool) (Overhead, error) {
-	need, err := FragmentsFor(c.M, c.Loss, 1e-6)
-	if err != nil {
-		need = MaxIndex
+// repeat plans the repetition of the only fragment.
+func (c *Choice) repeat(count int) {
+	if count == 0 {
+		count = int(math.Ceil(math.Log(defaultQ)/math.Log(c.Loss))) - 1
 	}
-	need = min(need+10, MaxIndex) - c.M
-	list := Sequence(c.M, need)
-	if !ordered {
-		if list, _, err = ParityList(c.M, c.Matrix, need, c.Loss); err != nil {
-			return Overhead{}, err
+	for range count {
+		c.Indices = append(c.Indices, 1)
+	}
+	c.add(ReasonNoCode, "the block is a single fragment, which has no parity: it is repeated %d times", len(c.Indices))
+}
+
+// parity returns how many parity fragments of the list to send when the number is ours.
+func (c *Choice) parity(limit int) int {
+	sent, ok := c.Overhead.SentFor(defaultQ)
+	if float64(c.Overhead.Devices)*defaultQ < 10 || !ok {
+		var err error
+		if sent, err = FragmentsFor(c.M, c.Loss, defaultQ); err != nil || sent-c.M > limit {
+			c.Reasons = append(c.Reasons, Reason{Code: ReasonLimit, Warning: true, Text: fmt.Sprintf(
+				"TS004 numbers %d fragments, too few for %d uncoded ones at a loss of %.3g %%", MaxIndex, c.M, 100*c.Loss)})
+			return limit
 		}
 	}
-	code, err := NewCode(c.M, c.Matrix, list)
-	if err != nil {
-		return Overhead{}, err
-	}
-	losses := float64(c.M)*c.Loss + 8
-	cost := 300 + losses*losses*(losses/64+1) // nanoseconds, roughly
-	devices := int(min(max(1e8/cost, 200), 4000))
-	return Measure(code, c.Loss, devices, rand.NewPCG(uint64(c.M), uint64(c.Matrix))), nil
+	c.add(ReasonParity, "%d parity fragments: enough for all but 1 of %.0f devices at a loss of %.3g %%",
+		sent-c.M, 1/defaultQ, 100*c.Loss)
+	return sent - c.M
 }
 
 // flaw says what speaks against this number of fragments, or nothing.
 func (c *Choice) flaw() string {
 	if c.M == 1 {
-		return "a single fragment has no parity, TS004 can only repeat it"
+		return "a single fragment has no parity, it can only be repeated"
 	}
 	if c.Weaknesses.EvenOnly {
 		return fmt.Sprintf("every parity row of %v has %d ones, an even number, so a device that joins after the uncoded fragments never completes",
 			c.Matrix, c.M/2)
 	}
-	if pairs := matrixTwins(c.M, c.Matrix); len(pairs) > 0 {
+	if pairs := matrixPairs(c.M, c.Matrix, twinShare); len(pairs) > 0 {
 		return fmt.Sprintf("the matrix hardly tells %s apart", twinText(pairs))
 	}
 	// Only a share that chance does not explain.
@@ -248,20 +257,20 @@ func (c *Choice) warnings() {
 		c.Reasons = append(c.Reasons, Reason{Code: code, Warning: true, Text: fmt.Sprintf(format, args...)})
 	}
 	w := c.Weaknesses
+	if c.M == 1 && len(c.Indices) > 0 && c.Indices[0] == 1 {
+		return // repeated, as the reasons say
+	}
 	if c.M == 1 {
-		warn(ReasonNoCode, "a single fragment has no parity: repeat fragment 1 instead, or use a smaller fragment size")
+		warn(ReasonNoCode, "a single fragment has no parity, every parity fragment is empty; a smaller fragment size has")
 		return
 	}
 	if n := len(w.Uncovered); n > 0 && len(c.Indices) > 0 {
 		warn(ReasonUncovered, "%d of %d uncoded fragments are in no parity fragment (first: %d); a device that loses one cannot complete",
 			n, c.M, w.Uncovered[0])
 	}
-	if len(w.Twins) > 0 {
+	if len(w.Twins) > 0 && w.Floor(c.Loss) > badOverhead/10 {
 		warn(ReasonTwins, "the parity fragments hardly tell %s apart; %.2g %% of devices will lose both and every fragment that does",
 			twinText(w.Twins), 100*w.Floor(c.Loss))
-	} else if pairs := matrixTwins(c.M, c.Matrix); len(pairs) > 0 {
-		warn(ReasonTwins, "at M = %d the matrix hardly tells %s apart; one fragment more or fewer avoids that",
-			c.M, twinText(pairs))
 	}
 	if w.EvenOnly {
 		warn(ReasonEvenOnly, "every parity row has an even number of ones; a device that received no uncoded fragment never completes")
@@ -287,15 +296,6 @@ func twinText(pairs []Twin) string {
 		text += fmt.Sprintf(" and %d other pairs", len(pairs)-2)
 	}
 	return text
-}
-
-// matrixTwins returns the twins of the matrix itself: over its first 512 parity rows.
-func matrixTwins(m int, matrix Matrix) []Twin {
-	code, err := NewCode(m, matrix, Sequence(m, 512))
-	if err != nil || len(code.indices) < twinMinList {
-		return nil
-	}
-	return twins(code)
 }
 
 // ParityList returns which parity fragments to send after the m uncoded ones to devices of
@@ -353,7 +353,9 @@ func (l *lister) fill(parity int) error {
 			if n == 0 {
 				break
 			}
-			l.push(n)
+			if !l.used.Has(n) {
+				l.push(n)
+			}
 		}
 		l.add(ReasonOptimised, "indices chosen on synthetic devices: with %d fragments and %.3g losses expected, single rows matter",
 			l.m, float64(l.m)*l.p)
@@ -399,15 +401,16 @@ func (l *lister) optimise() bool {
 	if losses > manyLosses {
 		return false
 	}
-	// Multiples of 32 are weak in their first rows even where they have no twins.
-	return l.m%32 == 0 && l.m&(l.m-1) != 0
+	// Where pairs are told apart by less than a fifth of the rows (at multiples of 32), the
+	// first rows are a poor choice; elsewhere the closest pair of all is well above a quarter.
+	return len(matrixPairs(l.m, l.matrix, 5)) > 0
 }
 
 // splitting maps places in the list to entries that tell twins apart. They are spread evenly
 // over the part of the list in which most devices complete, so many of them that a device
 // misses all for a pair once in a million.
 func (l *lister) splitting() map[int]int {
-	pairs := matrixTwins(l.m, l.matrix)
+	pairs := matrixPairs(l.m, l.matrix, twinShare)
 	if len(pairs) == 0 {
 		return nil
 	}

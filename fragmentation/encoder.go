@@ -19,6 +19,7 @@ const stripSize = 64 // bytes
 // It holds one copy of the block, each fragment padded to a multiple of 64 bytes.
 type Encoder struct {
 	gen     generator
+	matrix  Matrix
 	size    int
 	padding int
 	strips  []strip // strip s of uncoded fragment j (from 0) is strips[s*M+j]
@@ -42,6 +43,7 @@ func NewEncoder(block []byte, fragSize int, matrix Matrix) (*Encoder, error) {
 	}
 	e := &Encoder{
 		gen:     g,
+		matrix:  matrix,
 		size:    fragSize,
 		padding: m*fragSize - len(block),
 		strips:  make([]strip, (fragSize+stripSize-1)/stripSize*m),
@@ -64,6 +66,9 @@ func (e *Encoder) M() int { return e.gen.m }
 
 // Size returns the fragment size in bytes (FragSize).
 func (e *Encoder) Size() int { return e.size }
+
+// Matrix returns the parity matrix.
+func (e *Encoder) Matrix() Matrix { return e.matrix }
 
 // Padding returns the number of zero bytes that fill the last uncoded fragment, 0..FragSize-1.
 func (e *Encoder) Padding() int { return e.padding }

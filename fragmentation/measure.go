@@ -15,6 +15,7 @@ type Overhead struct {
 	Incomplete int // not complete after the whole transmission
 
 	sum    int           // of the extra fragments of all complete devices
+	doneAt []int         // devices that completed after so many transmitted fragments
 	tried  [maxExtra]int // devices that received at least M+e fragments
 	failed [maxExtra]int // and of those, not complete after the first M+e
 }
@@ -36,10 +37,23 @@ func (o Overhead) FailAt(extra int) float64 {
 	return float64(o.failed[extra]) / float64(max(1, o.tried[extra]))
 }
 
+// SentFor returns the smallest number of transmitted fragments, M included, after which at most
+// share q of the devices are incomplete; ok is false if the whole transmission is too short.
+// It means something when q*Devices is 10 or more.
+func (o Overhead) SentFor(q float64) (sent int, ok bool) {
+	left := o.Devices
+	for sent, n := range o.doneAt {
+		if left -= n; float64(left) <= q*float64(o.Devices) && sent > 0 {
+			return sent, true
+		}
+	}
+	return 0, false
+}
+
 // Measure simulates devices that lose each fragment of the plan with probability p. The
 // result is a function of the arguments and the state of src.
 func Measure(code *Code, p float64, devices int, src rand.Source) Overhead {
-	o := Overhead{Devices: devices}
+	o := Overhead{Devices: devices, doneAt: make([]int, code.Len()+1)}
 	d := NewRankDecoder(code)
 	lost := NewBitset(code.Len())
 	loss := NewBernoulli(p)
@@ -49,6 +63,7 @@ func Measure(code *Code, p float64, devices int, src rand.Source) Overhead {
 		if sent, ok := d.Complete(lost); ok {
 			extra = received(lost, sent) - code.m
 			o.sum += extra
+			o.doneAt[sent]++
 		} else {
 			o.Incomplete++
 		}

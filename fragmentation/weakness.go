@@ -59,18 +59,16 @@ func Inspect(code *Code) Weaknesses {
 	m, r := code.m, len(code.indices)
 	odd := make([]uint64, code.words)
 	for j := range m {
-		any := uint64(0)
 		for t := range code.words {
-			any |= code.cols[t*m+j]
 			odd[t] ^= code.cols[t*m+j]
 		}
-		if any == 0 {
+		if code.uncovered(j) {
 			found.Uncovered = append(found.Uncovered, j+1)
 		}
 	}
 	found.EvenOnly = r >= m && Bitset(odd).Count() == 0
 	if r >= twinMinList {
-		found.Twins = twins(code)
+		found.Twins = code.closePairs(r / twinShare)
 	}
 	rows := newRowSet(m, code.matrix)
 	for _, n := range code.indices {
@@ -82,31 +80,43 @@ func Inspect(code *Code) Weaknesses {
 	return found
 }
 
-func twins(code *Code) []Twin {
-	m, limit := code.m, len(code.indices)/twinShare
+// closePairs returns the pairs of uncoded fragments, neither of them uncovered, that at most
+// limit entries tell apart.
+func (c *Code) closePairs(limit int) []Twin {
 	var list []Twin
-	for a := range m {
-		if isZero(code, a) {
-			continue // uncovered, which says it all
+	for a := range c.m {
+		if c.uncovered(a) {
+			continue
 		}
-		first := code.cols[a]
-		for b, v := range code.cols[a+1 : m] {
+		first := c.cols[a]
+		for b := a + 1; b < c.m; b++ {
 			// The first 64 rows dismiss nearly every pair.
-			apart := bits.OnesCount64(first ^ v)
-			for t := 1; t < code.words && apart <= limit; t++ {
-				apart += bits.OnesCount64(code.cols[t*m+a] ^ code.cols[t*m+a+1+b])
+			apart := bits.OnesCount64(first ^ c.cols[b])
+			for t := 1; t < c.words && apart <= limit; t++ {
+				apart += bits.OnesCount64(c.cols[t*c.m+a] ^ c.cols[t*c.m+b])
 			}
-			if apart <= limit && !isZero(code, a+1+b) {
-				list = append(list, Twin{A: a + 1, B: a + b + 2, Apart: apart})
+			if apart <= limit && !c.uncovered(b) {
+				list = append(list, Twin{A: a + 1, B: b + 1, Apart: apart})
 			}
 		}
 	}
 	return list
 }
 
-func isZero(code *Code, j int) bool {
-	for t := range code.words {
-		if code.cols[t*code.m+j] != 0 {
+// matrixPairs returns the pairs of uncoded fragments that at most 1/share of the first 512
+// parity rows of the matrix tell apart: a property of M alone.
+func matrixPairs(m int, matrix Matrix, share int) []Twin {
+	code, err := NewCode(m, matrix, Sequence(m, 512))
+	if err != nil || len(code.indices) < twinMinList {
+		return nil
+	}
+	return code.closePairs(len(code.indices) / share)
+}
+
+// uncovered reports whether no entry contains uncoded fragment j+1.
+func (c *Code) uncovered(j int) bool {
+	for t := range c.words {
+		if c.cols[t*c.m+j] != 0 {
 			return false
 		}
 	}

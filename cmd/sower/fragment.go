@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 
@@ -56,6 +58,7 @@ fragments go to the file and statistics and explanations to the standard output.
 			if err != nil {
 				return fmt.Errorf("block %s: %w", args[0], err)
 			}
+			choice.Reasons = append(defaultReasons(cmd), choice.Reasons...)
 			e, err := fragmentation.NewEncoder(block, choice.Size, choice.Matrix)
 			if err != nil {
 				return fmt.Errorf("block %s: %w", args[0], err)
@@ -86,9 +89,9 @@ fragments go to the file and statistics and explanations to the standard output.
 					fmt.Fprintf(report, "%s\n", r.Text)
 				}
 			}
-			if out != "" {
+			if out != "" || explain {
 				fmt.Fprintf(report, "%s: %d bytes in %d fragments of %d bytes, %d of them parity, %d bytes of padding, matrix %v\n",
-					out, len(block), choice.M+len(choice.Indices), choice.Size, len(choice.Indices), choice.Padding, choice.Matrix)
+					cmp.Or(out, "standard output"), len(block), choice.M+len(choice.Indices), choice.Size, len(choice.Indices), choice.Padding, choice.Matrix)
 			}
 			return nil
 		},
@@ -137,6 +140,21 @@ func fragmentFlags(cmd *cobra.Command, req *fragmentation.Request) error {
 	return nil
 }
 
+// defaultReasons says what the command line assumed.
+func defaultReasons(cmd *cobra.Command) []fragmentation.Reason {
+	var reasons []fragmentation.Reason
+	given := cmd.Flags().Changed
+	if !given("matrix") {
+		reasons = append(reasons, fragmentation.Reason{Code: "matrix",
+			Text: "matrix v1, which every device with TS004-1.0.0 has; give --matrix v2 for devices with TS004-2.0.0"})
+	}
+	if !given("size") && !given("max-size") {
+		reasons = append(reasons, fragmentation.Reason{Code: "max-size", Text: fmt.Sprintf(
+			"fragments of at most %d bytes, for EU868 DR4 and DR5; give --max-size for another data rate", defaultMaxSize)})
+	}
+	return reasons
+}
+
 // readBlock reads a block file, or all of the standard input for "-", but no more than the
 // largest block that TS004 can carry.
 func readBlock(stdin io.Reader, path string) ([]byte, error) {
@@ -159,7 +177,7 @@ func readBlock(stdin io.Reader, path string) ([]byte, error) {
 
 // streamFragments writes fragments as they are made.
 func streamFragments(w io.Writer, e *fragmentation.Encoder, indices []int) error {
-	buf := newLineWriter(w)
+	buf := bufio.NewWriterSize(w, 1<<16)
 	if err := fragfile.WriteBlock(buf, e, indices); err != nil {
 		return fmt.Errorf("standard output: %w", err)
 	}

@@ -77,6 +77,9 @@ through ChirpStack, repairs, and proves what each device runs. Exit codes: 0 don
 		newKeygenCommand(),
 		newSignCommand(),
 		newInspectCommand(),
+		newFragmentCommand(),
+		newReassembleCommand(),
+		newRehearseCommand(),
 	)
 	for _, c := range append(root.Commands(), root) {
 		args := c.Args

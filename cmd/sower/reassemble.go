@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -76,6 +74,3 @@ func reassembleReport(s fragfile.Stats, length int) any {
 		Length   int  `json:"length"`
 	}{s, s.Missing == 0, length}
 }
-
-// newLineWriter buffers lines on their way to a pipe or terminal.
-func newLineWriter(w io.Writer) *bufio.Writer { return bufio.NewWriterSize(w, 1<<16) }

@@ -37,7 +37,6 @@ type rig struct {
 	records []campaign.Record
 	// fragments by number, as broadcast
 	sent map[int]int
-	last int
 }
 
 type options struct {

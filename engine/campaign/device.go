@@ -154,20 +154,22 @@ func (c *Campaign) want(d *Device) (cmd Command, at time.Time) {
 		return CmdVersion, at
 	case StageProving:
 		switch {
+		case !c.confirmed(d):
+			return CmdReport, at
 		case d.Dropped&1 == 0:
 			return CmdDropFrag, at
 		case d.Dropped&2 == 0:
 			return CmdDropGroup, at
-		case !c.confirmed(d):
-			return CmdReport, at
 		}
 	}
 	return CmdNone, at
 }
 
-// confirmed reports whether a device that runs the new version will keep it, as far as it can tell us.
+// confirmed reports whether a device that runs the new version will keep it, as far as it can tell us. Once its
+// session is deleted, it reports StepNone.
 func (c *Campaign) confirmed(d *Device) bool {
-	return d.ReportAt.IsZero() || d.Report.Version == c.spec.Target && d.Report.Step == diag.StepRunning
+	return d.ReportAt.IsZero() || d.Report.Version == c.spec.Target &&
+		(d.Report.Step == diag.StepRunning || d.Report.Step == diag.StepNone)
 }
 
 // patience returns until when a device may stay in its stage; zero: without limit.

@@ -326,7 +326,7 @@ func (c *Campaign) worth(need int) bool {
 }
 
 func (c *Campaign) closeWindow() {
-	c.st.Quiet = c.now
+	c.st.Quiet = c.st.Window.End // devices keep quiet as long as they listen
 	c.st.Air.Step, c.st.Air.Next = AirIdle, time.Time{}
 	if (c.st.Resend > 0 || c.st.Next <= c.st.Target) && c.count[StageReceiving]+c.count[StageIncomplete] > 0 {
 		// The window was too short for the rest: everybody goes on in the next one.

@@ -16,50 +16,71 @@ static int copy_page(const struct sow_config *cfg, uint32_t to, uint32_t from)
 {
     uint32_t page = cfg->port->page;
 
-    if (sow_flash_erase(cfg, to, page) < 0)
+    if (sow_flash_erase(cfg, to) < 0)
         return -SOW_CAUSE_FLASH_IO;
     return sow_flash_copy(cfg, to, from, page);
 }
 
-static int swap_page(const struct sow_config *cfg, struct sow_log *log, struct sow_boot_record *r)
+/* The next copy of the swap. */
+static int swap_step(const struct sow_config *cfg, struct sow_log *log, struct sow_boot_record *r)
 {
-    uint32_t page = cfg->port->page, n = cfg->map->scratch.size / page;
-    uint32_t a = cfg->map->slot_a.addr + r->page * page, b = cfg->map->slot_b.addr + r->page * page;
-    uint32_t scratch = cfg->map->scratch.addr;
+    uint32_t page = cfg->port->page, off = (r->progress >> 2) * page, step = r->progress & 3u;
+    uint32_t a = cfg->map->slot_a.addr + off, b = cfg->map->slot_b.addr + off;
+    const struct sow_region *scratch = &cfg->map->scratch;
     int err = -SOW_CAUSE_FLASH_IO;
 
-    if (r->step == 0) {
-        /* Scratch pages take turns; one that fails is passed over. */
-        for (uint32_t k = 0; k < n && err < 0; k++) {
-            r->count = (uint8_t)((r->page + k) % n);
-            err = copy_page(cfg, scratch + r->count * page, b);
-        }
-    } else if (r->step == 1) {
-        err = copy_page(cfg, b, a);
-    } else {
-        err = copy_page(cfg, a, scratch + r->count * page);
+    /* Scratch pages take turns; one that fails is passed over. */
+    for (uint32_t tried = 0; step == 0 && err < 0 && tried < scratch->size; tried += page) {
+        if (++r->count * page >= scratch->size)
+            r->count = 0;
+        err = copy_page(cfg, scratch->addr + r->count * page, b);
     }
+    if (step == 1)
+        err = copy_page(cfg, b, a);
+    if (step == 2)
+        err = copy_page(cfg, a, scratch->addr + r->count * page);
     if (err < 0)
         return err;
-    if (++r->step == 3) {
-        r->step = 0;
-        r->page++;
-    }
+    r->progress = (uint16_t)(r->progress + (step == 2 ? 2u : 1u));
     return sow_boot_store(log, r);
 }
 
 static int swap(const struct sow_config *cfg, struct sow_log *log, struct sow_boot_record *r)
 {
-    while (r->page < r->pages) {
-        int err = swap_page(cfg, log, r);
+    static const uint8_t end[] = {[SOW_BOOT_PENDING] = SOW_BOOT_TRIAL,
+                                  [SOW_BOOT_BACK] = SOW_BOOT_REVERTED,
+                                  [SOW_BOOT_UNDO] = SOW_BOOT_REFUSED,
+                                  [SOW_BOOT_REDO] = SOW_BOOT_TRIAL};
 
-        if (err < 0)
+    while (r->progress >> 2 < r->pages) {
+        int err = swap_step(cfg, log, r);
+
+        if (err == SOW_OK)
+            continue;
+        if ((r->progress & 3u) == 2 || r->state == SOW_BOOT_UNDO || r->state == SOW_BOOT_REDO)
             return err;
+        /* Scratch or slot B is broken, and this page of slot A still whole: swap those before it once more. */
+        r->state = r->state == SOW_BOOT_PENDING ? SOW_BOOT_UNDO : SOW_BOOT_REDO;
+        r->cause = (uint8_t)-err;
+        r->pages = r->progress >> 2;
+        r->progress = 0;
     }
-    r->state = r->state == SOW_BOOT_PENDING ? SOW_BOOT_TRIAL : SOW_BOOT_REVERTED;
-    r->page = 0;
+    r->state = end[r->state];
+    r->progress = 0;
     r->count = 0;
     return sow_boot_store(log, r);
+}
+
+/* Both images count: what a swap leaves out, a roll-back would miss. */
+static void set_pages(const struct sow_config *cfg, struct sow_boot_record *r, uint32_t size_b)
+{
+    uint32_t size = 0;
+
+    (void)sow_image_header(cfg, &cfg->map->slot_a, 0, &size, 0);
+    r->pages = 0;
+    while (r->pages * cfg->port->page < size || r->pages * cfg->port->page < size_b)
+        r->pages++;
+    r->progress = 0;
 }
 
 /* The image in slot B is the one that the manifest of the request describes, and may replace the present one? */
@@ -69,36 +90,27 @@ static int verify_b(const struct sow_config *cfg, const struct sow_log *log, uin
     uint8_t raw[SOW_MANIFEST_SIZE], digest[SOW_SHA256_SIZE];
     struct sow_manifest m;
     struct sow_sha256 sha;
-    uint32_t size;
     int err;
 
     if (sow_log_blob(log, raw) < 0)
         return -SOW_CAUSE_FLASH_DECAY;
     if ((err = sow_manifest_parse(&m, raw)) < 0 || (err = sow_manifest_verify(cfg, raw)) < 0)
         return err;
-    if (m.class_id != cfg->identity->class_id)
-        return -SOW_CAUSE_CLASS_MISMATCH;
-    if (m.hardware_id != cfg->identity->hardware_id)
-        return -SOW_CAUSE_HARDWARE_MISMATCH;
-    if (m.sequence <= floor)
-        return -SOW_CAUSE_ROLLBACK_BLOCKED;
-    if (m.new_size > slot->size)
-        return -SOW_CAUSE_IMAGE_TOO_LARGE;
+    if ((err = sow_manifest_for_us(cfg, &m, floor)) < 0)
+        return err;
     sow_sha256_init(&sha);
     if (sow_flash_hash(cfg, &sha, slot->addr, m.new_size) < 0)
         return -SOW_CAUSE_IMAGE_DIGEST_BAD;
     sow_sha256_final(&sha, digest);
     if (memcmp(digest, m.new_digest, sizeof digest) != 0)
         return -SOW_CAUSE_IMAGE_DIGEST_BAD;
-    if (sow_image_check(cfg, slot, 0, &size, 0) < 0 || size != m.new_size)
-        return -SOW_CAUSE_IMAGE_INVALID;
-    *new_size = size;
-    return SOW_OK;
+    *new_size = m.new_size;
+    return SOW_OK; /* the hash in its TLVs is checked in slot A */
 }
 
 static int begin(const struct sow_config *cfg, struct sow_log *log, struct sow_boot_record *r)
 {
-    uint32_t page = cfg->port->page, new_size = 0, old_size = 0;
+    uint32_t new_size = 0;
     int err = verify_b(cfg, log, r->sequence, &new_size);
 
     if (err < 0) {
@@ -106,27 +118,27 @@ static int begin(const struct sow_config *cfg, struct sow_log *log, struct sow_b
         r->cause = (uint8_t)-err;
         return sow_boot_store(log, r);
     }
-    (void)sow_image_header(cfg, &cfg->map->slot_a, 0, &old_size, 0);
-    r->pages = (uint16_t)(((new_size > old_size ? new_size : old_size) + page - 1) / page);
+    set_pages(cfg, r, new_size);
     return SOW_OK;
 }
 
 /* Roll back, if slot B still holds something to go back to. */
 static int begin_back(const struct sow_config *cfg, struct sow_boot_record *r, uint8_t cause)
 {
-    if (sow_image_check(cfg, &cfg->map->slot_b, 0, 0, 0) < 0)
+    uint32_t size;
+
+    if (sow_image_check(cfg, &cfg->map->slot_b, 0, &size, 0) < 0)
         return 0;
+    set_pages(cfg, r, size);
     r->state = SOW_BOOT_BACK;
     r->cause = cause;
-    r->step = 0;
-    r->page = 0;
     return 1;
 }
 
 /* Do what the record asks for. An error leaves it to be done again at the next reset. */
 static int advance(const struct sow_config *cfg, struct sow_log *log, struct sow_boot_record *r)
 {
-    int fresh = r->page == 0 && r->step == 0, err = SOW_OK;
+    int fresh = r->progress == 0, err = SOW_OK;
 
     if (r->state == SOW_BOOT_PENDING && fresh) {
         err = begin(cfg, log, r);
@@ -136,7 +148,7 @@ static int advance(const struct sow_config *cfg, struct sow_log *log, struct sow
     } else if (r->state == SOW_BOOT_TRIAL && r->count >= SOW_BOOT_ATTEMPTS) {
         (void)begin_back(cfg, r, SOW_CAUSE_BOOT_HANG);
     }
-    if (err == SOW_OK && (r->state == SOW_BOOT_PENDING || r->state == SOW_BOOT_BACK))
+    if (err == SOW_OK && (r->state == SOW_BOOT_PENDING || r->state >= SOW_BOOT_BACK))
         err = swap(cfg, log, r);
     if (err == SOW_OK && r->state == SOW_BOOT_TRIAL && r->count < SOW_BOOT_ATTEMPTS) {
         r->count++;

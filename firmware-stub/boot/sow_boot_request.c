@@ -1,49 +1,20 @@
 /* The application's side of the boot region. */
+#include <stddef.h>
 #include <string.h>
 
 #include "sow_boot_record.h"
 
-static void pack(uint8_t d[SOW_LOG_DATA], const struct sow_boot_record *r)
-{
-    d[0] = (uint8_t)(r->state | r->step << 4);
-    d[1] = r->cause;
-    d[2] = r->count;
-    memcpy(d + 3, &r->page, 2);
-    memcpy(d + 5, &r->pages, 2);
-    memcpy(d + 7, &r->sequence, 4);
-}
-
 void sow_boot_load(const struct sow_config *cfg, struct sow_log *log, struct sow_boot_record *r)
 {
-    uint8_t d[SOW_LOG_DATA];
-
+    (void)sizeof(char[offsetof(struct sow_boot_record, count) + 1 == SOW_LOG_DATA ? 1 : -1]);
     memset(r, 0, sizeof *r);
     sow_log_open(log, cfg, &cfg->map->boot, SOW_MANIFEST_SIZE);
-    if (!sow_log_get(log, 0, d))
-        return;
-    r->state = d[0] & 15u;
-    r->step = d[0] >> 4;
-    r->cause = d[1];
-    r->count = d[2];
-    memcpy(&r->page, d + 3, 2);
-    memcpy(&r->pages, d + 5, 2);
-    memcpy(&r->sequence, d + 7, 4);
+    (void)sow_log_get(log, 0, r);
 }
 
 int sow_boot_store(struct sow_log *log, const struct sow_boot_record *r)
 {
-    uint8_t d[SOW_LOG_DATA];
-
-    pack(d, r);
-    return sow_log_put(log, 0, d);
-}
-
-int sow_boot_renew(struct sow_log *log, const struct sow_boot_record *r, const uint8_t raw[SOW_MANIFEST_SIZE])
-{
-    uint8_t d[SOW_LOG_DATA];
-
-    pack(d, r);
-    return sow_log_replace(log, raw, 0, d);
+    return sow_log_put(log, 0, r);
 }
 
 int sow_boot_request(const struct sow_config *cfg, const uint8_t raw[SOW_MANIFEST_SIZE])
@@ -53,17 +24,15 @@ int sow_boot_request(const struct sow_config *cfg, const uint8_t raw[SOW_MANIFES
     uint8_t old[SOW_MANIFEST_SIZE];
 
     sow_boot_load(cfg, &log, &r);
-    if (r.state == SOW_BOOT_TRIAL || r.state == SOW_BOOT_BACK)
+    if (r.state == SOW_BOOT_TRIAL || r.state >= SOW_BOOT_BACK)
         return -SOW_CAUSE_NOT_CONFIRMED;
     if (r.state == SOW_BOOT_PENDING && sow_log_blob(&log, old) == SOW_OK && memcmp(old, raw, sizeof old) == 0)
         return SOW_OK;
     r.state = SOW_BOOT_PENDING;
-    r.step = 0;
     r.cause = SOW_CAUSE_OK;
     r.count = 0;
-    r.page = 0;
-    r.pages = 0;
-    return sow_boot_renew(&log, &r, raw);
+    r.progress = 0;
+    return sow_log_replace(&log, raw, 0, &r);
 }
 
 int sow_boot_read(const struct sow_config *cfg, struct sow_boot_status *out)
@@ -74,7 +43,7 @@ int sow_boot_read(const struct sow_config *cfg, struct sow_boot_status *out)
     uint8_t raw[SOW_MANIFEST_SIZE];
 
     sow_boot_load(cfg, &log, &r);
-    out->state = r.state == SOW_BOOT_BACK ? (uint8_t)SOW_BOOT_TRIAL : r.state;
+    out->state = r.state >= SOW_BOOT_BACK ? (uint8_t)SOW_BOOT_TRIAL : r.state;
     out->cause = r.cause;
     out->attempts = r.state == SOW_BOOT_TRIAL ? r.count : 0;
     out->sequence = r.sequence;
@@ -110,7 +79,6 @@ int sow_boot_reject(const struct sow_config *cfg, uint8_t cause)
         return SOW_OK;
     r.state = SOW_BOOT_BACK;
     r.cause = cause;
-    r.step = 0;
-    r.page = 0;
+    r.progress = 0;
     return sow_boot_store(&log, &r);
 }

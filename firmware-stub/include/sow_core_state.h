@@ -19,23 +19,8 @@ struct sow_log {
     uint8_t area;   /* 0 or 1 */
 };
 
+/* Small fields come first: a Cortex-M0+ reaches a byte within 32 bytes of its base, a halfword within 64. */
 struct sow_core {
-    const struct sow_config *cfg;
-    uint8_t *arena;
-    uint32_t arena_size;
-    struct sow_log log;
-    struct sow_session session;
-    uint32_t gps;      /* GPS seconds, 0 unknown */
-    uint32_t pos;      /* cursor of the work under way: page, slot, row or byte */
-    uint32_t version;  /* of the image in slot B, once its manifest is judged */
-    uint16_t spare[SOW_CORE_SPARES]; /* slot id that lives in each spare, 0xffff: free, 0xfffe: used up */
-    uint16_t stride;   /* bytes from one data slot to the next */
-    uint16_t rstride;  /* bytes from one row slot to the next, while frozen */
-    uint16_t lost;     /* columns: missing when the columns were frozen, or now while they are not */
-    uint16_t rank;     /* rows held */
-    uint16_t received; /* fragments seen */
-    uint16_t tag;      /* marks the slots of this session */
-    uint16_t detail;
     uint8_t phase;     /* enum sow_core_phase */
     uint8_t step;      /* of a stop */
     uint8_t cause;
@@ -43,6 +28,25 @@ struct sow_core {
     uint8_t freeze;    /* freeze record in force, or the next one to use */
     uint8_t judge;     /* progress of the judgement of the manifest */
     uint8_t recheck;   /* cause to stop with unless a rotten slot explains it */
+    uint8_t unit;      /* granule, at least a word */
+    struct sow_session session;
+    uint16_t lost;     /* columns: missing when the columns were frozen, or now while they are not */
+    uint16_t rank;     /* rows held */
+    uint16_t received; /* fragments seen */
+    uint16_t tag;      /* marks the slots of this session */
+    uint16_t detail;
+    uint16_t bitmap;   /* bytes of a bitmap over the fragments */
+    uint16_t fstride;  /* bytes from one freeze record to the next, */
+    uint16_t stride;   /* one data slot to the next, */
+    uint16_t rstride;  /* one row slot to the next, while frozen */
+    uint16_t spare[SOW_CORE_SPARES]; /* slot id that lives in each spare, 0xffff: free, 0xfffe: used up */
+    const struct sow_config *cfg;
+    uint8_t *arena;
+    uint32_t arena_size;
+    uint32_t pos;      /* cursor of the work under way: page, slot, row or byte */
+    uint32_t gps;      /* GPS seconds, 0 unknown */
+    uint32_t version;  /* of the image in slot B, once its manifest is judged */
+    struct sow_log log;
 };
 
 #endif

@@ -43,8 +43,7 @@ enum sow_codec { SOW_CODEC_FULL = 0, SOW_CODEC_PATCH = 1, SOW_CODEC_ZSTD = 2 };
 
 struct sow_manifest {
     uint8_t codec, flags, key_id, profile, options;
-    uint16_t hardware_id;
-    uint32_t class_id, version, sequence, expiry;
+    uint32_t class_id, hardware_id, version, sequence, expiry;
     uint32_t new_size, base_size, payload_size, link_base, scratch, ram; /* bytes */
     uint8_t base_digest[8], payload_digest[16], new_digest[32];
 };
@@ -52,6 +51,10 @@ struct sow_manifest {
 /* Decode the fields; judges nothing but magic and format version.
  * Returns SOW_OK or -SOW_CAUSE_MANIFEST_FORMAT. */
 int sow_manifest_parse(struct sow_manifest *m, const uint8_t raw[SOW_MANIFEST_SIZE]);
+
+/* For this class and hardware, newer than the last sequence confirmed, not too large for the slot?
+ * Returns SOW_OK, -SOW_CAUSE_CLASS_MISMATCH, _HARDWARE_MISMATCH, _ROLLBACK_BLOCKED or _IMAGE_TOO_LARGE. */
+int sow_manifest_for_us(const struct sow_config *cfg, const struct sow_manifest *m, uint32_t floor);
 
 /* Check the signature of raw against the trust slots (or port->verify).
  * Returns SOW_OK, -SOW_CAUSE_KEY_UNKNOWN or -SOW_CAUSE_SIGNATURE_BAD. Stack: about 1 KiB. */

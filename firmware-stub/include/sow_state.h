@@ -21,18 +21,8 @@ enum sow_timer {
     SOW_TIMER_DIAG = 6,   /* unsolicited diagnostic report */
     SOW_TIMER_REBOOT = 7, /* TS006 reboot */
     SOW_TIMER_TRIAL = 8,  /* the image on trial is rejected */
-    SOW_TIMER_WORK = 9,   /* ask the core again after a deferral */
+    SOW_TIMER_WORK = 9,   /* sow_core_work has more to do, or is to propose again what was put off */
     SOW_TIMERS = 10
-};
-
-/* A multicast receive window of TS005. Kept in GPS seconds, so that a correction of the clock moves it. */
-struct sow_window {
-    uint32_t start;     /* GPS seconds */
-    uint32_t frequency; /* Hz */
-    uint8_t device_class; /* 'B', 'C'; 0: no window */
-    uint8_t timeout;      /* length is 2^timeout seconds (C) or beacon periods (B) */
-    uint8_t periodicity;
-    uint8_t dr;
 };
 
 /* Small fields come first: a Cortex-M0+ reaches a byte within 32 bytes of its base, a word within 128. */
@@ -50,7 +40,6 @@ struct sow {
     uint8_t index;      /* FragIndex set up last */
     uint8_t over;       /* its block is complete or refused, and the windows that fed it are cancelled */
     uint8_t acks;       /* FragDataBlockReceivedReq still to send */
-    uint8_t work;       /* sow_core_work has more to do */
     uint8_t reboot_gps; /* the reboot was asked for at a GPS time */
     uint8_t installing; /* the reset is to install an image */
 
@@ -70,7 +59,9 @@ struct sow {
     uint32_t at[SOW_TIMERS];
     uint32_t group_addr[SOW_GROUPS];
     struct sow_boot_status boot;
-    struct sow_window window[SOW_GROUPS];
+    /* Receive windows of TS005, start and end in GPS seconds so that a correction of the clock moves them;
+     * device_class 0: none. */
+    struct sow_mc_session window[SOW_GROUPS];
     uint8_t ans[SOW_ANS_BUFFER];
     uint8_t queue[SOW_QUEUE]; /* messages: port, length, bytes */
     struct sow_core core;

@@ -30,18 +30,41 @@ static const uint8_t request_len[][COMMANDS] = {
 static const uint8_t package_of_port[] = {SOW_PACKAGE_MCSETUP, SOW_PACKAGE_DATABLOCK, SOW_PACKAGE_CLOCKSYNC,
                                           SOW_PACKAGE_FWMGMT, SOW_PACKAGE_DIAG};
 
+uint16_t sow_u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
+
+uint32_t sow_u32(const uint8_t *p) { return sow_u16(p) | (uint32_t)sow_u16(p + 2) << 16; }
+
+void sow_put16(uint8_t *p, uint32_t v)
+{
+    p[0] = (uint8_t)v;
+    p[1] = (uint8_t)(v >> 8);
+}
+
+void sow_put32(uint8_t *p, uint32_t v)
+{
+    sow_put16(p, v);
+    sow_put16(p + 2, v >> 16);
+}
+
 uint32_t sow_random(const struct sow *s, uint32_t bound)
 {
     return ((s->cfg.port->random(s->cfg.port->user) & 0xffffu) * bound) >> 16;
 }
 
-void sow_arm(struct sow *s, uint8_t timer, uint32_t at)
+void sow_arm(struct sow *s, uint32_t timer, uint32_t at)
 {
     s->at[timer] = at;
     s->armed = (uint16_t)(s->armed | 1u << timer);
 }
 
-void sow_disarm(struct sow *s, uint8_t timer) { s->armed = (uint16_t)(s->armed & ~(1u << timer)); }
+void sow_disarm(struct sow *s, uint32_t timer) { s->armed = (uint16_t)(s->armed & ~(1u << timer)); }
+
+int sow_armed(const struct sow *s, uint32_t timer) { return (s->armed >> timer) & 1; }
+
+int sow_due(const struct sow *s, uint32_t timer, uint32_t now)
+{
+    return sow_armed(s, timer) && sow_diff(s->at[timer], now) >= 0;
+}
 
 void sow_max_payload(struct sow *s, uint8_t bytes)
 {
@@ -70,7 +93,7 @@ int sow_open(struct sow *s, const struct sow_config *cfg, const struct sow_optio
         return r;
     }
     s->opened = 1;
-    s->work = r == SOW_MORE;
+    sow_arm(s, SOW_TIMER_WORK, now);
 
     if (sow_core_kv_get(&s->core, SOW_KV_CLOCK_PERIOD, &value) == SOW_OK) s->period = value & 15u;
     for (uint8_t i = 0; i < 4; i++) { /* the session that the core resumed */
@@ -97,13 +120,11 @@ uint32_t sow_gps_time(const struct sow *s, uint32_t now) { return s->synced ? no
 static void run_command(struct sow *s, struct sow_command *c, uint8_t package)
 {
     if (c->cid == 0) { /* PackageVersionReq */
-        c->ans[0] = 0;
         c->ans[1] = package;
         c->ans[2] = package == SOW_PACKAGE_MULTIPACKAGE || package == SOW_PACKAGE_FWMGMT ? 1 : s->package_version;
         c->len = 3;
         return;
     }
-    c->ans[0] = c->cid;
     switch (package) {
     case SOW_PACKAGE_MULTIPACKAGE: sow_multipackage_command(s, c); break;
     case SOW_PACKAGE_CLOCKSYNC: sow_clocksync_command(s, c); break;
@@ -125,10 +146,14 @@ uint32_t sow_command(struct sow *s, struct sow_command *c, uint8_t package, cons
     }
     if (want == UNKNOWN || len < 1u + want) return 0;
     c->len = 0;
-    c->cid = cid;
-    c->arg = data + 1;
     /* All others are for one device; a multicast one is dropped without an answer. */
-    if (c->group == SOW_UNICAST || (package == SOW_PACKAGE_DATABLOCK && cid == 1)) run_command(s, c, package);
+    if (c->group == SOW_UNICAST || (package == SOW_PACKAGE_DATABLOCK && cid == 1)) {
+        c->cid = cid;
+        c->arg = data + 1;
+        c->ans[0] = cid;
+        c->len = 2;
+        run_command(s, c, package);
+    }
     return 1u + want;
 }
 
@@ -164,7 +189,7 @@ void sow_downlink(struct sow *s, uint32_t now, uint8_t port, uint8_t group, cons
     if (port < SOW_PORT_MCSETUP || port > SOW_PORT_DIAG) return;
     package = package_of_port[port - SOW_PORT_MCSETUP];
     if (package == SOW_PACKAGE_DATABLOCK && len && data[0] == CID_DATA_FRAGMENT) {
-        sow_datablock_fragment(s, group, data, len);
+        sow_datablock_fragment(s, now, group, data, len);
         return;
     }
     c.now = now;
@@ -181,19 +206,7 @@ void sow_downlink(struct sow *s, uint32_t now, uint8_t port, uint8_t group, cons
     }
 }
 
-/* The time at which a timer may act: uplinks wait for the join, and those nobody asked for wait for the end of
- * a class C window. */
-static uint32_t effective(const struct sow *s, uint8_t timer, uint32_t quiet)
-{
-    uint32_t at = s->at[timer];
-
-    if ((timer == SOW_TIMER_CLOCK || timer == SOW_TIMER_DIAG) && sow_diff(at, quiet) > 0) return quiet;
-    return at;
-}
-
-static int is_uplink(uint8_t timer) { return timer <= SOW_TIMER_DIAG; }
-
-static int answers_wait(const struct sow *s) { return s->queue_len || s->ans_next < s->ans_stop; }
+static int is_uplink(uint32_t timer) { return timer <= SOW_TIMER_DIAG; }
 
 int sow_poll(struct sow *s, uint32_t now, uint32_t *wake)
 {
@@ -204,32 +217,27 @@ int sow_poll(struct sow *s, uint32_t now, uint32_t *wake)
     *wake = SOW_NEVER;
     if (!s->opened || s->halted) return SOW_OK;
     if (s->synced) sow_core_time(&s->core, now + s->offset);
-    if ((s->armed & 1u << SOW_TIMER_WORK) && sow_diff(s->at[SOW_TIMER_WORK], now) >= 0) {
-        sow_disarm(s, SOW_TIMER_WORK);
-        s->work = 1;
-    }
-    if (s->work) {
+    if (sow_due(s, SOW_TIMER_WORK, now)) {
         r = sow_core_work(&s->core);
-        s->work = r == SOW_MORE || r == SOW_DONE;
+        if (r <= SOW_OK) sow_disarm(s, SOW_TIMER_WORK);
     }
     sow_fwmgmt_poll(s, now);
     if (s->halted) return SOW_OK;
     (void)sow_core_status(&s->core, s->index, &st);
-    sow_datablock_settle(s, now, &st);
-    if (!s->work && st.step < SOW_STEP_READY && sow_deferred(st.cause) && !(s->armed & 1u << SOW_TIMER_WORK))
+    if (st.step < SOW_STEP_READY && sow_deferred(st.cause) && !sow_armed(s, SOW_TIMER_WORK))
         sow_arm(s, SOW_TIMER_WORK, now + SOW_DEFERRAL);
+    sow_datablock_settle(s, now, &st);
     sow_diag_watch(s, now, &st);
 
-    if (s->work || (s->joined && answers_wait(s))) {
-        *wake = now;
-        return r;
-    }
+    if (s->joined && (s->queue_len || s->ans_next < s->ans_stop)) wait = 0;
+    /* In a class C window an uplink costs a fragment: those that nobody asked for wait for its end. */
     quiet = sow_quiet_until(s, now);
-    for (uint8_t i = 0; i < SOW_TIMERS; i++) {
+    for (uint32_t i = 0; i < SOW_TIMERS; i++) {
         int32_t left;
 
-        if (!(s->armed & 1u << i) || (is_uplink(i) && !s->joined)) continue;
-        left = sow_diff(now, effective(s, i, quiet));
+        if (!sow_armed(s, i) || (is_uplink(i) && !s->joined)) continue;
+        if ((i == SOW_TIMER_CLOCK || i == SOW_TIMER_DIAG) && quiet != now && sow_diff(s->at[i], quiet) > 0) s->at[i] = quiet;
+        left = sow_diff(now, s->at[i]);
         if (left < 0) left = 0;
         if ((uint32_t)left < wait) wait = (uint32_t)left;
     }
@@ -239,8 +247,6 @@ int sow_poll(struct sow *s, uint32_t now, uint32_t *wake)
 
 int sow_uplink(struct sow *s, uint32_t now, struct sow_uplink *up)
 {
-    uint32_t quiet;
-
     if (!s->opened || s->halted || !s->joined) return SOW_OK;
     if (s->queue_len) {
         const uint8_t *m = s->queue + s->queue_head;
@@ -252,13 +258,9 @@ int sow_uplink(struct sow *s, uint32_t now, struct sow_uplink *up)
         if (s->queue_head == s->queue_len) s->queue_head = s->queue_len = 0;
         return SOW_DONE;
     }
-    if (s->ans_next < s->ans_stop) {
-        sow_multipackage_answer(s, up);
-        return SOW_DONE;
-    }
-    quiet = sow_quiet_until(s, now);
+    if (s->ans_next < s->ans_stop) return sow_multipackage_answer(s, up);
     for (uint8_t i = 0; is_uplink(i); i++) {
-        if (!(s->armed & 1u << i) || sow_diff(effective(s, i, quiet), now) < 0) continue;
+        if (!sow_due(s, i, now)) continue;
         sow_disarm(s, i);
         if (i == SOW_TIMER_CLOCK) {
             sow_clocksync_request(s, now, up);

@@ -41,6 +41,7 @@ void sow_clocksync_command(struct sow *s, struct sow_command *c)
 {
     uint8_t param = c->arg[0];
 
+    c->len = 0;
     switch (c->cid) {
     case 1: correct(s, c->now, c->arg); break;
     case 2:

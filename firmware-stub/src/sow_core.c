@@ -113,29 +113,28 @@ static int config_ok(const struct sow_config *cfg)
            m->boot.size / p->page / 2 * p->page >= SOW_CORE_BOOT;
 }
 
-static void load_session(struct sow_core *c)
+static int session_ok(const struct sow_session *s)
 {
-    uint8_t r[SOW_LOG_DATA], *s = (uint8_t *)&c->session;
-    uint32_t first = sizeof c->session / 2, rest = sizeof c->session - first;
-
-    if (sow_log_get(&c->log, SOW_ID_SESSION, r))
-        memcpy(s, r, first);
-    if (sow_log_get(&c->log, SOW_ID_SESSION_2, r))
-        memcpy(s + first, r, rest);
+    return s->index <= 3 && s->matrix >= SOW_MATRIX_V1 && s->matrix <= SOW_MATRIX_V2_ABSOLUTE && s->nb_frag != 0 &&
+           s->nb_frag <= 16383 && s->padding < s->frag_size;
 }
 
-static int save_session(struct sow_core *c)
+/* The session takes two records; the last byte of each says whose they are. */
+static int session_record(struct sow_core *c, uint8_t id, int load)
 {
-    uint8_t r[SOW_LOG_DATA] = {0};
-    const uint8_t *s = (const uint8_t *)&c->session;
-    uint32_t first = sizeof c->session / 2, rest = sizeof c->session - first;
-    int err;
+    uint8_t r[SOW_LOG_DATA], *half = (uint8_t *)&c->session + (id - SOW_ID_SESSION) * (SOW_LOG_DATA - 1u);
+    uint8_t owner = (uint8_t)(c->tag >> 4);
 
-    memcpy(r, s, first);
-    if ((err = sow_log_put(&c->log, SOW_ID_SESSION, r)) < 0)
-        return err;
-    memcpy(r, s + first, rest);
-    return sow_log_put(&c->log, SOW_ID_SESSION_2, r);
+    (void)sizeof(char[sizeof c->session == 2 * (SOW_LOG_DATA - 1u) ? 1 : -1]);
+    if (load) {
+        if (!sow_log_get(&c->log, id, r) || r[SOW_LOG_DATA - 1u] != owner)
+            return -SOW_CAUSE_FLASH_DECAY;
+        memcpy(half, r, SOW_LOG_DATA - 1u);
+        return SOW_OK;
+    }
+    memcpy(r, half, SOW_LOG_DATA - 1u);
+    r[SOW_LOG_DATA - 1u] = owner;
+    return sow_log_put(&c->log, id, r);
 }
 
 int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena, uint32_t arena_size)
@@ -162,7 +161,11 @@ int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena,
     c->freeze = r[8];
     if (c->phase == SOW_CORE_NONE)
         return SOW_OK;
-    load_session(c);
+    if (session_record(c, SOW_ID_SESSION, 1) < 0 || session_record(c, SOW_ID_SESSION_2, 1) < 0 ||
+        !session_ok(&c->session) || c->phase > SOW_CORE_STOP) {
+        c->phase = SOW_CORE_NONE;
+        return SOW_OK;
+    }
     if (c->phase == SOW_CORE_STOP)
         return SOW_OK;
     if (sow_core_arena_size(c->session.nb_frag, c->session.frag_size, 0) > arena_size) {
@@ -223,12 +226,12 @@ static int use_up_count(struct sow_core *c)
 
 int sow_core_session(struct sow_core *c, const struct sow_session *s)
 {
+    struct sow_session old = c->session;
     int err;
 
     if (s->index > 3)
         return -SOW_CAUSE_INDEX_UNSUPPORTED;
-    if (s->matrix < SOW_MATRIX_V1 || s->matrix > SOW_MATRIX_V2_ABSOLUTE || s->nb_frag == 0 || s->nb_frag > 16383 ||
-        s->frag_size == 0 || s->padding >= s->frag_size)
+    if (!session_ok(s))
         return -SOW_CAUSE_ALGO_UNSUPPORTED;
     if (exists(c) && c->phase != SOW_CORE_STOP && memcmp(&c->session, s, sizeof *s) == 0 &&
         (c->phase != SOW_CORE_INSTALL || slot_b_taken(c)))
@@ -237,24 +240,29 @@ int sow_core_session(struct sow_core *c, const struct sow_session *s)
         return -SOW_CAUSE_SESSION_REPLAY;
     if (sow_core_arena_size(s->nb_frag, s->frag_size, 0) > c->arena_size)
         return -SOW_CAUSE_NO_RAM;
-    if (sow_store_size(c, s) > c->cfg->map->download.size || slot_b_taken(c))
+    if (slot_b_taken(c))
         return -SOW_CAUSE_NO_FLASH;
-    if ((err = sow_core_consent(c, SOW_PHASE_RECEIVE, 2u * s->nb_frag)) < 0)
+    c->session = *s;
+    sow_store_layout(c);
+    err = sow_store_size(c) > c->cfg->map->download.size ? -SOW_CAUSE_NO_FLASH : SOW_OK;
+    if (err < 0 || (err = sow_core_consent(c, SOW_PHASE_RECEIVE, 2u * s->nb_frag)) < 0) {
+        c->session = old;
+        sow_store_layout(c);
         return err;
+    }
     /* The old session ends before the new one is written: a cut in between leaves none. */
     c->flags = 0;
     c->freeze = 0;
     if ((err = sow_core_enter(c, SOW_CORE_NONE)) < 0)
         return err;
-    c->session = *s;
     c->tag = (uint16_t)(c->tag + 16u); /* room for the tags of rows */
     c->pos = 0;
     c->received = 0;
     c->judge = 0;
     c->recheck = 0;
     c->version = 0;
-    sow_store_layout(c);
-    if ((err = save_session(c)) < 0 || (err = sow_core_enter(c, SOW_CORE_ERASE)) < 0) {
+    if ((err = session_record(c, SOW_ID_SESSION, 0)) < 0 || (err = session_record(c, SOW_ID_SESSION_2, 0)) < 0 ||
+        (err = sow_core_enter(c, SOW_CORE_ERASE)) < 0) {
         c->phase = SOW_CORE_NONE;
         return err;
     }
@@ -290,7 +298,7 @@ static int erase_slice(struct sow_core *c)
     else
         addr -= first;
     if (at < first + map->slot_b.size) {
-        if (sow_flash_erase(c->cfg, addr, page) < 0)
+        if (sow_flash_erase(c->cfg, addr) < 0)
             return sow_core_stop(c, SOW_STEP_SETUP, SOW_CAUSE_FLASH_IO);
         return SOW_MORE;
     }
@@ -514,7 +522,7 @@ int sow_core_install(struct sow_core *c)
     }
     for (uint32_t i = 0; i * c->session.frag_size < SOW_MANIFEST_SIZE; i++)
         if (sow_slot_xor(c, (uint16_t)i, 0) < 0) {
-            (void)doubt(c, SOW_CAUSE_FLASH_DECAY);
+            (void)sow_fec_thaw(c);
             return -SOW_CAUSE_FLASH_DECAY;
         }
     if ((err = sow_block_read(c, 0, raw, sizeof raw)) < 0 || (err = sow_boot_request(c->cfg, raw)) < 0)

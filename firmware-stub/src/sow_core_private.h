@@ -57,24 +57,14 @@ static inline uint32_t sow_bitmap_size(uint32_t bits) { return sow_align((bits +
 
 static inline uint8_t *sow_missing(const struct sow_core *c) { return c->arena; }
 
-static inline uint8_t *sow_pivots(const struct sow_core *c) { return c->arena + sow_bitmap_size(c->session.nb_frag); }
+static inline uint8_t *sow_pivots(const struct sow_core *c) { return c->arena + c->bitmap; }
 
-static inline uint8_t *sow_row(const struct sow_core *c) { return c->arena + 2 * sow_bitmap_size(c->session.nb_frag); }
+static inline uint8_t *sow_row(const struct sow_core *c) { return c->arena + 2 * c->bitmap; }
 
-static inline uint8_t *sow_payload(const struct sow_core *c)
-{
-    return c->arena + 3 * sow_bitmap_size(c->session.nb_frag);
-}
+static inline uint8_t *sow_payload(const struct sow_core *c) { return c->arena + 3 * c->bitmap; }
 
 /* Digests in progress share the place of the row. */
 static inline void *sow_scratch(const struct sow_core *c) { return sow_row(c); }
-
-static inline uint32_t sow_unit(const struct sow_core *c)
-{
-    uint32_t g = c->cfg->port->granule;
-
-    return g < 4 ? 4 : g;
-}
 
 static inline uint32_t sow_block_size(const struct sow_session *s)
 {
@@ -82,10 +72,9 @@ static inline uint32_t sow_block_size(const struct sow_session *s)
 }
 
 /* sow_store.c: fragments, rows and freeze records in write-once slots. */
-uint32_t sow_store_size(const struct sow_core *c, const struct sow_session *s); /* of the download area */
 void sow_store_layout(struct sow_core *c);
-void sow_store_rows(struct sow_core *c); /* once `lost` is frozen */
-uint32_t sow_store_room(const struct sow_core *c, uint32_t lost); /* 1 when that many rows fit slot B */
+uint32_t sow_store_size(const struct sow_core *c); /* of the download area */
+int sow_store_rows(struct sow_core *c); /* lay out rows for the columns lost; 0: they do not fit slot B */
 void sow_store_find_spares(struct sow_core *c);
 int sow_slot_put(struct sow_core *c, uint16_t id, const uint8_t *body);
 /* Add the body of a slot to dst (may be NULL) and check it on the way. -SOW_CAUSE_FLASH_DECAY: it is not what
@@ -98,6 +87,8 @@ int sow_fec_resume(struct sow_core *c);
 int sow_fec_fragment(struct sow_core *c, uint16_t n, const uint8_t *data);
 int sow_fec_solve(struct sow_core *c);
 int sow_fec_check(struct sow_core *c); /* SOW_MORE, SOW_DONE: every slot is sound, or a negated cause */
+/* What slot B holds is of no use any more: erase it and collect again from what the slots hold. */
+int sow_fec_thaw(struct sow_core *c);
 int sow_fec_head_known(const struct sow_core *c, uint32_t bytes);
 
 /* sow_judge.c */

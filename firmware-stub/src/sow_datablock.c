@@ -76,7 +76,6 @@ static void setup(struct sow *s, struct sow_command *c)
         r = sow_core_session(&s->core, &n);
     }
     c->ans[1] = (uint8_t)(n.index << 6);
-    c->len = 2;
     if (r < 0) {
         c->ans[1] = (uint8_t)(c->ans[1] | setup_bit((uint8_t)-r));
         sow_diag_note(s, SOW_STEP_SETUP, (uint8_t)-r);
@@ -86,8 +85,7 @@ static void setup(struct sow *s, struct sow_command *c)
     s->index = n.index;
     s->over = 0;
     s->acks = 0;
-    s->work = 1;
-    sow_disarm(s, SOW_TIMER_ACK);
+    sow_arm(s, SOW_TIMER_WORK, c->now);
 }
 
 uint32_t sow_datablock_status(struct sow *s, uint8_t index, uint8_t *ans)
@@ -118,6 +116,7 @@ static void status(struct sow *s, struct sow_command *c)
     uint32_t due;
     int exists = find(s, index, &st);
 
+    c->len = 0;
     if (!all && exists && st.missing == 0) return;
     /* A group may well be asked about a session that this device was never given. */
     if (!all && !exists && c->group != SOW_UNICAST) return;
@@ -128,7 +127,7 @@ static void status(struct sow *s, struct sow_command *c)
     due = c->now;
     if (exists || c->group != SOW_UNICAST) due += sow_datablock_spread(s, &st);
     /* A question repeated while its answer waits does not put the answer off. */
-    if (!(s->armed & 1u << index) || sow_diff(s->at[index], due) < 0) sow_arm(s, index, due);
+    if (!sow_armed(s, index) || sow_diff(s->at[index], due) < 0) sow_arm(s, index, due);
 }
 
 void sow_datablock_command(struct sow *s, struct sow_command *c)
@@ -140,23 +139,16 @@ void sow_datablock_command(struct sow *s, struct sow_command *c)
     case 2: setup(s, c); break;
     case 3:
         c->ans[1] = index;
-        c->len = 2;
-        if (sow_core_delete(&s->core, index) < 0) {
-            c->ans[1] |= 4u;
-        } else if (index == s->index) {
-            s->acks = 0;
-            sow_disarm(s, SOW_TIMER_ACK);
-        }
+        if (sow_core_delete(&s->core, index) < 0) c->ans[1] |= 4u;
         break;
     default: /* FragDataBlockReceivedAns */
-        if (index != s->index) break;
-        s->acks = 0;
-        sow_disarm(s, SOW_TIMER_ACK);
+        c->len = 0;
+        if (index == s->index) s->acks = 0;
         break;
     }
 }
 
-void sow_datablock_fragment(struct sow *s, uint8_t group, const uint8_t *data, uint32_t len)
+void sow_datablock_fragment(struct sow *s, uint32_t now, uint8_t group, const uint8_t *data, uint32_t len)
 {
     struct sow_status st;
     uint16_t index_n;
@@ -169,7 +161,8 @@ void sow_datablock_fragment(struct sow *s, uint8_t group, const uint8_t *data, u
     if (!index_n || !find(s, index, &st)) return;
     if (group != SOW_UNICAST && !(st.session.mc_mask & 1u << group)) return;
     /* A fragment that cannot be kept is a lost one; what stopped the session is in its status. */
-    if (sow_core_fragment(&s->core, index, index_n, data + 3, len - 3) >= 0) s->work = 1;
+    if (sow_core_fragment(&s->core, index, index_n, data + 3, len - 3) >= 0)
+        sow_arm(s, SOW_TIMER_WORK, now);
 }
 
 void sow_datablock_settle(struct sow *s, uint32_t now, const struct sow_status *st)
@@ -180,7 +173,8 @@ void sow_datablock_settle(struct sow *s, uint32_t now, const struct sow_status *
     if (s->over || !st->exists || (!stopped && !whole)) return;
     s->over = 1;
     sow_mcsetup_cancel(s, now, st->session.mc_mask);
-    if (whole && st->session.ack_wanted) {
+    /* Not after the install: the session is still there then, and has been acknowledged. */
+    if (whole && st->session.ack_wanted && st->step <= SOW_STEP_READY) {
         s->acks = ACK_TRIES;
         sow_arm(s, SOW_TIMER_ACK, now + sow_datablock_spread(s, st));
     }

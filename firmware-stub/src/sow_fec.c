@@ -13,7 +13,7 @@
 
 static uint32_t coefficients(const struct sow_core *c) /* bytes before the payload of a row */
 {
-    return sow_align((c->lost + 7u) / 8u, sow_unit(c));
+    return sow_align((c->lost + 7u) / 8u, c->unit);
 }
 
 static uint8_t *reduced(const struct sow_core *c)
@@ -35,8 +35,7 @@ static uint16_t count_missing(const struct sow_core *c)
     return n;
 }
 
-/* The rows are of no use any more: erase them and collect again from what the slots hold. */
-static int thaw(struct sow_core *c)
+int sow_fec_thaw(struct sow_core *c)
 {
     c->freeze++;
     if ((c->flags & SOW_FLAG_DELETED) != 0 || c->freeze >= SOW_FREEZES)
@@ -49,11 +48,11 @@ static int thaw(struct sow_core *c)
 static void load_frozen(struct sow_core *c)
 {
     for (; c->freeze < SOW_FREEZES; c->freeze++) {
-        memset(sow_missing(c), 0, sow_bitmap_size(c->session.nb_frag));
+        memset(sow_missing(c), 0, c->bitmap);
         if (sow_slot_xor(c, (uint16_t)(SOW_SLOT_FREEZE | c->freeze), sow_missing(c)) == SOW_OK) {
             c->flags |= SOW_FLAG_FROZEN;
             c->lost = count_missing(c);
-            sow_store_rows(c);
+            (void)sow_store_rows(c);
             return;
         }
     }
@@ -70,11 +69,11 @@ int sow_fec_resume(struct sow_core *c)
     c->rank = 0;
     c->pos = 0;
     c->recheck = 0;
-    memset(sow_pivots(c), 0, sow_bitmap_size(m));
+    memset(sow_pivots(c), 0, c->bitmap);
     load_frozen(c);
     if ((c->flags & SOW_FLAG_FROZEN) == 0) {
         c->freeze = first;
-        memset(sow_missing(c), 0, sow_bitmap_size(m));
+        memset(sow_missing(c), 0, c->bitmap);
     }
     sow_store_find_spares(c);
     for (uint32_t i = 0; i < m; i++) {
@@ -103,7 +102,7 @@ int sow_fec_resume(struct sow_core *c)
 
 static int freeze(struct sow_core *c)
 {
-    if (!sow_store_room(c, c->lost)) {
+    if (!sow_store_rows(c)) {
         c->flags |= SOW_FLAG_NO_ROWS;
         return SOW_MORE;
     }
@@ -112,7 +111,6 @@ static int freeze(struct sow_core *c)
             c->flags |= SOW_FLAG_FROZEN;
             c->flags &= (uint8_t)~SOW_FLAG_NO_ROWS;
             c->rank = 0;
-            sow_store_rows(c);
             return SOW_OK;
         }
     return sow_core_stop(c, SOW_STEP_RECEIVE, SOW_CAUSE_FLASH_IO);
@@ -122,7 +120,7 @@ static int freeze(struct sow_core *c)
  * let the check that follows the solving find it. */
 static int rotten(struct sow_core *c)
 {
-    return 2u * c->rank <= c->lost ? thaw(c) : SOW_MORE;
+    return 2u * c->rank <= c->lost ? sow_fec_thaw(c) : SOW_MORE;
 }
 
 /* Turn the parity row over all fragments into coefficients over the columns, adding the fragments held. */
@@ -201,7 +199,7 @@ int sow_fec_fragment(struct sow_core *c, uint16_t n, const uint8_t *data)
         return SOW_DONE;
     }
     if (n <= m) {
-        memset(sow_row(c), 0, sow_bitmap_size(m));
+        memset(sow_row(c), 0, c->bitmap);
         sow_bit_set(sow_row(c), n - 1u);
     } else {
         sow_parity_row(sow_row(c), c->session.matrix, m, n);
@@ -253,7 +251,7 @@ int sow_fec_check(struct sow_core *c)
     uint16_t m = c->session.nb_frag;
 
     if (c->pos == 0) {
-        memset(sow_missing(c), 0, sow_bitmap_size(m));
+        memset(sow_missing(c), 0, c->bitmap);
         c->lost = 0;
         c->flags &= (uint8_t)~SOW_FLAG_FROZEN;
     }
@@ -265,7 +263,7 @@ int sow_fec_check(struct sow_core *c)
     if (c->pos < m)
         return SOW_MORE;
     c->pos = 0;
-    return c->lost == 0 ? SOW_DONE : thaw(c);
+    return c->lost == 0 ? SOW_DONE : sow_fec_thaw(c);
 }
 
 int sow_fec_head_known(const struct sow_core *c, uint32_t bytes)

@@ -29,6 +29,7 @@ static void reboot_time(struct sow *s, struct sow_command *c)
 {
     uint32_t time = sow_u32(c->arg), left = 0;
 
+    c->len = 0;
     if (time == 0) { /* as soon as the answers to the other commands are out */
         reboot_at(s, c->now, 0);
         return;
@@ -50,10 +51,8 @@ static void reboot_countdown(struct sow *s, struct sow_command *c)
 
     if (left == 0xffffffu) cancel_reboot(s);
     else reboot_at(s, c->now + left, 0);
-    if (left == 0) return;
-    sow_put16(c->ans + 1, left);
-    c->ans[3] = (uint8_t)(left >> 16);
-    c->len = 4;
+    sow_put32(c->ans + 1, left);
+    c->len = left ? 4 : 0;
 }
 
 /* The image in slot B. While the new image is on trial that is the old one, which nobody asks for. */
@@ -68,7 +67,6 @@ static void upgrade_image(struct sow *s, struct sow_command *c)
 
     waiting(s, &image);
     c->ans[1] = image.state;
-    c->len = 2;
     if (image.state != IMAGE_VALID) return;
     sow_put32(c->ans + 2, image.version);
     c->len = 6;
@@ -90,7 +88,6 @@ void sow_fwmgmt_command(struct sow *s, struct sow_command *c)
     default:
         r = sow_core_image_delete(&s->core, sow_u32(c->arg));
         c->ans[1] = (uint8_t)(r >= 0 ? 0u : r == -SOW_CAUSE_IMAGE_INVALID ? 2u : 1u);
-        c->len = 2;
         break;
     }
 }
@@ -116,7 +113,7 @@ static void reboot(struct sow *s, uint32_t now)
                 sow_arm(s, SOW_TIMER_REBOOT, now + SOW_DEFERRAL);
             } else {
                 sow_diag_note(s, SOW_STEP_INSTALL, (uint8_t)-r);
-                s->work = 1; /* the core may want to look at the block again */
+                sow_arm(s, SOW_TIMER_WORK, now); /* the core may want to look at the block again */
             }
             return;
         }
@@ -139,14 +136,14 @@ void sow_fwmgmt_poll(struct sow *s, uint32_t now)
             s->boot.state = SOW_BOOT_CONFIRMED;
             sow_disarm(s, SOW_TIMER_TRIAL);
         }
-        if ((s->armed & 1u << SOW_TIMER_TRIAL) && sow_diff(s->at[SOW_TIMER_TRIAL], now) >= 0) {
+        if (sow_due(s, SOW_TIMER_TRIAL, now)) {
             /* If even this cannot be written, the boot attempts run out instead. */
             (void)sow_boot_reject(&s->cfg, SOW_CAUSE_NOT_CONFIRMED);
             sow_reboot(s);
             return;
         }
     }
-    if (!(s->armed & 1u << SOW_TIMER_REBOOT) || sow_diff(s->at[SOW_TIMER_REBOOT], now) < 0) return;
+    if (!sow_due(s, SOW_TIMER_REBOOT, now)) return;
     if (s->joined && (s->queue_len || s->ans_next < s->ans_stop)) return;
     reboot(s, now);
 }

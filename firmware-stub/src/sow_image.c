@@ -76,6 +76,8 @@ int sow_flash_hash(const struct sow_config *cfg, struct sow_sha256 *sha, uint32_
     while (n != 0) {
         uint32_t part = n < sizeof buf ? n : sizeof buf;
 
+        if (cfg->port->idle != 0)
+            cfg->port->idle(cfg->port->user);
         if (sow_flash_read(cfg, addr, buf, part) < 0)
             return -SOW_CAUSE_FLASH_IO;
         sow_sha256_update(sha, buf, part);
@@ -85,49 +87,40 @@ int sow_flash_hash(const struct sow_config *cfg, struct sow_sha256 *sha, uint32_
     return SOW_OK;
 }
 
-static void give(const struct sow_image_info *info, uint32_t *version, uint32_t *size, uint32_t *entry)
+static int check(const struct sow_config *cfg, const struct sow_region *slot, uint32_t *version, uint32_t *size,
+                 uint32_t *entry, int hash)
 {
+    struct sow_image_info info;
+    struct sow_sha256 sha;
+    uint8_t digest[SOW_SHA256_SIZE];
+
+    if (sow_image_info(cfg, slot, &info) < 0)
+        return -SOW_CAUSE_IMAGE_INVALID;
+    if (hash) {
+        sow_sha256_init(&sha);
+        if (sow_flash_hash(cfg, &sha, slot->addr, info.hashed) < 0)
+            return -SOW_CAUSE_IMAGE_INVALID;
+        sow_sha256_final(&sha, digest);
+        if (memcmp(digest, info.hash, sizeof digest) != 0)
+            return -SOW_CAUSE_IMAGE_INVALID;
+    }
     if (version != 0)
-        *version = info->version;
+        *version = info.version;
     if (size != 0)
-        *size = info->size;
+        *size = info.size;
     if (entry != 0)
-        *entry = info->entry;
+        *entry = info.entry;
+    return SOW_OK;
 }
 
 int sow_image_header(const struct sow_config *cfg, const struct sow_region *slot, uint32_t *version, uint32_t *size,
                      uint32_t *entry)
 {
-    struct sow_image_info info;
-    int err = sow_image_info(cfg, slot, &info);
-
-    if (err == SOW_OK)
-        give(&info, version, size, entry);
-    return err;
+    return check(cfg, slot, version, size, entry, 0);
 }
 
 int sow_image_check(const struct sow_config *cfg, const struct sow_region *slot, uint32_t *version, uint32_t *size,
                     uint32_t *entry)
 {
-    struct sow_image_info info;
-    struct sow_sha256 sha;
-    uint8_t hash[SOW_SHA256_SIZE];
-    int err = sow_image_info(cfg, slot, &info);
-
-    if (err < 0)
-        return err;
-    sow_sha256_init(&sha);
-    for (uint32_t at = 0; at < info.hashed; at += cfg->port->page) {
-        uint32_t n = info.hashed - at < cfg->port->page ? info.hashed - at : cfg->port->page;
-
-        if (cfg->port->idle != 0)
-            cfg->port->idle(cfg->port->user);
-        if (sow_flash_hash(cfg, &sha, slot->addr + at, n) < 0)
-            return -SOW_CAUSE_IMAGE_INVALID;
-    }
-    sow_sha256_final(&sha, hash);
-    if (memcmp(hash, info.hash, sizeof hash) != 0)
-        return -SOW_CAUSE_IMAGE_INVALID;
-    give(&info, version, size, entry);
-    return SOW_OK;
+    return check(cfg, slot, version, size, entry, 1);
 }

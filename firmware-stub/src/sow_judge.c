@@ -44,23 +44,15 @@ static int judge_base(struct sow_core *c, const struct sow_manifest *m)
 
 static int judge_fields(struct sow_core *c, const struct sow_manifest *m)
 {
-    const struct sow_identity *id = c->cfg->identity;
     struct sow_boot_status boot;
+    int err;
 
     if (m->flags != 0 || SOW_MANIFEST_SIZE + m->payload_size > sow_block_size(&c->session))
         return -SOW_CAUSE_MANIFEST_FORMAT;
-    if (m->class_id != id->class_id)
-        return -SOW_CAUSE_CLASS_MISMATCH;
-    if (m->hardware_id != id->hardware_id)
-        return -SOW_CAUSE_HARDWARE_MISMATCH;
-    if (sow_boot_read(c->cfg, &boot) < 0)
-        return -SOW_CAUSE_FLASH_IO;
-    if (m->sequence <= boot.sequence)
-        return -SOW_CAUSE_ROLLBACK_BLOCKED;
+    if ((err = sow_boot_read(c->cfg, &boot)) < 0 || (err = sow_manifest_for_us(c->cfg, m, boot.sequence)) < 0)
+        return err;
     if (m->expiry != 0 && c->gps != 0 && c->gps > m->expiry)
         return -SOW_CAUSE_EXPIRED;
-    if (m->new_size > c->cfg->map->slot_b.size)
-        return -SOW_CAUSE_IMAGE_TOO_LARGE;
     return sow_write_fits(c, m);
 }
 

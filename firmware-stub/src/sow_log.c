@@ -15,14 +15,12 @@ struct header {
 struct record {
     uint8_t id;
     uint8_t data[SOW_LOG_DATA];
-    uint32_t check;
+    uint32_t check; /* aligns the struct, too */
 };
 
 static uint32_t area_size(const struct sow_log *l)
 {
-    uint32_t page = l->cfg->port->page;
-
-    return l->region->size / page / 2u * page;
+    return l->region->size / 2u & (0u - l->cfg->port->page);
 }
 
 static uint32_t area_addr(const struct sow_log *l, uint8_t area)
@@ -70,7 +68,7 @@ void sow_log_open(struct sow_log *l, const struct sow_config *cfg, const struct 
         l->next -= RECORD;
 }
 
-int sow_log_get(const struct sow_log *l, uint8_t id, uint8_t data[SOW_LOG_DATA])
+int sow_log_get(const struct sow_log *l, uint8_t id, void *data)
 {
     struct record r;
 
@@ -100,50 +98,51 @@ static int append(struct sow_log *l, struct record *r)
 /* Start the other area with that record, that blob (NULL: the present one) and what is live in this area. */
 static int turn(struct sow_log *l, const uint8_t *blob, struct record *r)
 {
-    struct sow_log old = *l;
     struct sow_log new = *l;
     struct header h;
-    uint32_t base, seen = 1u << r->id;
-    int err = SOW_OK;
+    uint32_t base;
 
-    new.area = old.gen != 0 ? old.area ^ 1u : 0;
-    new.gen = old.gen + 1u != 0 ? old.gen + 1u : 1u;
+    new.area = l->gen != 0 ? l->area ^ 1u : 0;
+    new.gen = l->gen + 1u != 0 ? l->gen + 1u : 1u;
     new.next = first_record(l);
     base = area_addr(&new, new.area);
-    if (first_record(l) + 2u * RECORD > area_size(l) || sow_flash_erase(l->cfg, base, area_size(l)) < 0)
+    if (new.next + 2u * RECORD > area_size(l))
         return -SOW_CAUSE_FLASH_IO;
+    for (uint32_t at = 0; at < area_size(l); at += l->cfg->port->page)
+        if (sow_flash_erase(l->cfg, base + at) < 0)
+            return -SOW_CAUSE_FLASH_IO;
     h.magic = MAGIC;
     h.gen = new.gen;
     h.blob_check = 0;
     for (uint32_t at = 0; at < l->blob; at += RECORD) {
-        uint8_t part[RECORD];
+        uint32_t part[RECORD / 4];
 
         if (blob != 0)
             memcpy(part, blob + at, RECORD);
-        else if (sow_flash_read(l->cfg, area_addr(&old, old.area) + BLOB + at, part, RECORD) < 0)
+        else if (sow_flash_read(l->cfg, area_addr(l, l->area) + BLOB + at, part, RECORD) < 0)
             return -SOW_CAUSE_FLASH_IO;
         h.blob_check = sow_check(h.blob_check, part, RECORD);
         if (sow_flash_prog(l->cfg, base + BLOB + at, part, RECORD) < 0)
             return -SOW_CAUSE_FLASH_IO;
     }
-    err = append(&new, r);
-    for (uint32_t at = old.next; old.gen != 0 && err == SOW_OK && at > first_record(l); at -= RECORD) {
+    if (append(&new, r) < 0)
+        return -SOW_CAUSE_FLASH_IO;
+    for (uint8_t id = 0; id < SOW_LOG_IDS; id++) {
         struct record live;
 
-        if (!read_record(&old, at - RECORD, &live) || live.id > 31 || (seen >> live.id & 1u) != 0)
-            continue;
-        seen |= 1u << live.id;
-        err = append(&new, &live);
+        live.id = id;
+        if (id != r->id && sow_log_get(l, id, live.data) && append(&new, &live) < 0)
+            return -SOW_CAUSE_FLASH_IO;
     }
     h.check = sow_check(0, &h, 12);
-    if (err < 0 || sow_flash_prog(l->cfg, base, &h, sizeof h) < 0)
+    if (sow_flash_prog(l->cfg, base, &h, sizeof h) < 0)
         return -SOW_CAUSE_FLASH_IO;
     (void)sow_flash_prog(l->cfg, base + RECORD, &h, sizeof h); /* the first one suffices until it rots */
     *l = new;
     return SOW_OK;
 }
 
-int sow_log_put(struct sow_log *l, uint8_t id, const uint8_t data[SOW_LOG_DATA])
+int sow_log_put(struct sow_log *l, uint8_t id, const void *data)
 {
     struct record r;
 
@@ -156,7 +155,7 @@ int sow_log_put(struct sow_log *l, uint8_t id, const uint8_t data[SOW_LOG_DATA])
     return turn(l, 0, &r);
 }
 
-int sow_log_replace(struct sow_log *l, const uint8_t *blob, uint8_t id, const uint8_t data[SOW_LOG_DATA])
+int sow_log_replace(struct sow_log *l, const uint8_t *blob, uint8_t id, const void *data)
 {
     struct record r;
 
@@ -167,11 +166,16 @@ int sow_log_replace(struct sow_log *l, const uint8_t *blob, uint8_t id, const ui
 
 int sow_log_blob(const struct sow_log *l, uint8_t *blob)
 {
+    uint32_t addr = area_addr(l, l->area) + BLOB, check = 0;
     struct header h;
 
-    if (l->gen == 0 || !read_header(l, l->area, &h) ||
-        sow_flash_read(l->cfg, area_addr(l, l->area) + BLOB, blob, l->blob) < 0 ||
-        sow_check(0, blob, l->blob) != h.blob_check)
-        return -SOW_CAUSE_FLASH_IO;
-    return SOW_OK;
+    for (uint32_t at = 0; at < l->blob; at += RECORD) {
+        uint32_t part[RECORD / 4];
+
+        if (sow_flash_read(l->cfg, addr + at, part, RECORD) < 0)
+            return -SOW_CAUSE_FLASH_IO;
+        check = sow_check(check, part, RECORD);
+        memcpy(blob + at, part, RECORD);
+    }
+    return l->gen != 0 && read_header(l, l->area, &h) && check == h.blob_check ? SOW_OK : -SOW_CAUSE_FLASH_IO;
 }

@@ -1,43 +1,54 @@
 #include "sow_manifest.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "sow_p256.h"
 #include "sow_sha256.h"
 
-static uint32_t le(const uint8_t *p, uint32_t n)
-{
-    uint32_t v = 0;
+#define FIELD(name, off, bytes, shift) {offsetof(struct sow_manifest, name), off, bytes, shift}
 
-    while (n-- != 0)
-        v = v << 8 | p[n];
-    return v;
-}
+/* The fields wider than a byte; value = little-endian bytes << shift. */
+static const struct {
+    uint8_t to, off, bytes, shift;
+} fields[] = {
+    FIELD(class_id, 4, 4, 0),  FIELD(hardware_id, 8, 2, 0), FIELD(ram, 11, 1, 8),       FIELD(version, 12, 4, 0),
+    FIELD(sequence, 16, 4, 0), FIELD(expiry, 20, 4, 0),     FIELD(new_size, 24, 3, 0),  FIELD(base_size, 27, 3, 0),
+    FIELD(payload_size, 30, 3, 0), FIELD(link_base, 33, 3, 8), FIELD(scratch, 36, 2, 6),
+};
 
 int sow_manifest_parse(struct sow_manifest *m, const uint8_t raw[SOW_MANIFEST_SIZE])
 {
     if (raw[0] != 0x53 || raw[1] != 1)
         return -SOW_CAUSE_MANIFEST_FORMAT;
+    for (uint32_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        uint32_t v = 0;
+
+        for (uint32_t n = fields[i].bytes; n-- != 0;)
+            v = v << 8 | raw[fields[i].off + n];
+        v <<= fields[i].shift;
+        memcpy((uint8_t *)m + fields[i].to, &v, sizeof v);
+    }
     m->codec = raw[2];
     m->flags = raw[3];
-    m->class_id = le(raw + 4, 4);
-    m->hardware_id = (uint16_t)le(raw + 8, 2);
     m->key_id = raw[10];
-    m->ram = raw[11] * 256u;
-    m->version = le(raw + 12, 4);
-    m->sequence = le(raw + 16, 4);
-    m->expiry = le(raw + 20, 4);
-    m->new_size = le(raw + 24, 3);
-    m->base_size = le(raw + 27, 3);
-    m->payload_size = le(raw + 30, 3);
-    m->link_base = le(raw + 33, 3) << 8;
-    m->scratch = le(raw + 36, 2) * 64u;
     m->profile = raw[38];
     m->options = raw[39];
     memcpy(m->base_digest, raw + 40, sizeof m->base_digest);
     memcpy(m->payload_digest, raw + 48, sizeof m->payload_digest);
     memcpy(m->new_digest, raw + 64, sizeof m->new_digest);
     return SOW_OK;
+}
+
+int sow_manifest_for_us(const struct sow_config *cfg, const struct sow_manifest *m, uint32_t floor)
+{
+    if (m->class_id != cfg->identity->class_id)
+        return -SOW_CAUSE_CLASS_MISMATCH;
+    if (m->hardware_id != cfg->identity->hardware_id)
+        return -SOW_CAUSE_HARDWARE_MISMATCH;
+    if (m->sequence <= floor)
+        return -SOW_CAUSE_ROLLBACK_BLOCKED;
+    return m->new_size > cfg->map->slot_b.size ? -SOW_CAUSE_IMAGE_TOO_LARGE : SOW_OK;
 }
 
 int sow_manifest_verify(const struct sow_config *cfg, const uint8_t raw[SOW_MANIFEST_SIZE])

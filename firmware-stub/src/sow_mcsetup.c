@@ -22,57 +22,52 @@
 #define START_MISSED 0x20u
 #define NOT_SYNCED 0xffffffu
 
-static uint32_t window_end(const struct sow_window *w)
+/* An end equal to the start cancels. */
+static void hand_over(const struct sow *s, const struct sow_mc_session *w, uint32_t end)
 {
-    return w->start + ((w->device_class == 'B' ? 128u : 1u) << w->timeout);
+    const struct sow_port *port = s->cfg.port;
+    struct sow_mc_session device = *w;
+
+    device.start -= s->offset;
+    device.end = end - s->offset;
+    if (port->mc_session) port->mc_session(port->user, &device);
 }
 
-/* start == end cancels. */
-static void hand_over(const struct sow *s, uint8_t id, int open)
+/* Is there a window that is not over yet? */
+static int pending(const struct sow *s, const struct sow_mc_session *w, uint32_t now)
 {
-    const struct sow_window *w = &s->window[id];
-    struct sow_mc_session ms;
-
-    ms.id = id;
-    ms.device_class = (char)w->device_class;
-    ms.dr = w->dr;
-    ms.periodicity = w->periodicity;
-    ms.frequency = w->frequency;
-    ms.start = w->start - s->offset;
-    ms.end = open ? window_end(w) - s->offset : ms.start;
-    if (s->cfg.port->mc_session) s->cfg.port->mc_session(s->cfg.port->user, &ms);
+    return s->synced && w->device_class && sow_diff(now + s->offset, w->end) > 0;
 }
 
 void sow_mcsetup_clock(struct sow *s, uint32_t now)
 {
-    for (uint8_t i = 0; i < SOW_GROUPS; i++)
-        if (s->window[i].device_class && sow_diff(now + s->offset, window_end(&s->window[i])) > 0)
-            hand_over(s, i, 1);
+    for (uint32_t i = 0; i < SOW_GROUPS; i++)
+        if (pending(s, &s->window[i], now)) hand_over(s, &s->window[i], s->window[i].end);
 }
 
-void sow_mcsetup_cancel(struct sow *s, uint32_t now, uint8_t mask)
+void sow_mcsetup_cancel(struct sow *s, uint32_t now, uint32_t mask)
 {
-    for (uint8_t i = 0; i < SOW_GROUPS; i++) {
-        struct sow_window *w = &s->window[i];
+    for (uint32_t i = 0; i < SOW_GROUPS; i++, mask >>= 1) {
+        struct sow_mc_session *w = &s->window[i];
 
-        if (!(mask & 1u << i) || !w->device_class) continue;
-        if (s->synced && sow_diff(now + s->offset, window_end(w)) > 0) hand_over(s, i, 0);
+        if (!(mask & 1u)) continue;
+        if (pending(s, w, now)) hand_over(s, w, w->start);
         w->device_class = 0;
     }
 }
 
 uint32_t sow_quiet_until(const struct sow *s, uint32_t now)
 {
-    uint32_t until = now, gps = now + s->offset;
+    uint32_t until = now + s->offset;
 
-    if (!s->synced) return now;
-    for (uint8_t i = 0; i < SOW_GROUPS; i++) {
-        const struct sow_window *w = &s->window[i];
-        uint32_t end = window_end(w) - s->offset;
+    for (uint32_t i = 0; i < SOW_GROUPS; i++) {
+        const struct sow_mc_session *w = &s->window[i];
 
-        if (w->device_class == 'C' && sow_diff(w->start, gps) >= 0 && sow_diff(until, end) > 0) until = end;
+        if (pending(s, w, now) && w->device_class == 'C' && sow_diff(w->start, now + s->offset) >= 0 &&
+            sow_diff(until, w->end) > 0)
+            until = w->end;
     }
-    return until;
+    return until - s->offset;
 }
 
 static int aes(const struct sow *s, const uint8_t *key, const uint8_t in[16], uint8_t out[16])
@@ -121,28 +116,30 @@ static int setup(struct sow *s, uint8_t id, const uint8_t *arg)
     return 0;
 }
 
-static void forget(struct sow *s, uint32_t now, uint8_t id)
+static int forget(struct sow *s, uint32_t now, uint8_t id)
 {
+    uint32_t bit = 1u << id;
     struct sow_mc_group g;
 
-    sow_mcsetup_cancel(s, now, (uint8_t)(1u << id));
+    if (!(s->groups & bit)) return -1;
+    s->groups = (uint8_t)(s->groups & ~bit);
+    sow_mcsetup_cancel(s, now, bit);
     memset(&g, 0, sizeof g);
     g.id = id;
-    s->groups = (uint8_t)(s->groups & ~(1u << id));
     s->cfg.port->mc_group(s->cfg.port->user, &g);
+    return 0;
 }
 
 static void status(const struct sow *s, struct sow_command *c)
 {
-    uint8_t total = 0, mask = 0;
+    uint32_t total = 0, mask = 0;
 
-    c->len = 2;
     for (uint8_t i = 0; i < SOW_GROUPS; i++) {
         if (!(s->groups & 1u << i)) continue;
         total++;
         /* When they do not all fit, the highest are left out and the server asks again for them. */
         if (!(c->arg[0] & 1u << i) || c->len + 5u > c->room) continue;
-        mask = (uint8_t)(mask | 1u << i);
+        mask |= 1u << i;
         c->ans[c->len] = i;
         sow_put32(c->ans + c->len + 1, s->group_addr[i]);
         c->len = (uint8_t)(c->len + 5u);
@@ -153,54 +150,53 @@ static void status(const struct sow *s, struct sow_command *c)
 static void session(struct sow *s, struct sow_command *c)
 {
     const uint8_t *arg = c->arg;
-    uint8_t id = arg[0] & 3u, bits = id;
-    uint32_t to_start = NOT_SYNCED;
-    struct sow_window w;
+    uint32_t bits = c->ans[1], to_start = NOT_SYNCED, length = 1u << (arg[5] & 15u);
+    struct sow_mc_session w;
 
-    w.device_class = c->cid == 4 ? 'C' : 'B';
+    w.id = c->ans[1];
+    w.device_class = 'C';
+    w.periodicity = 0;
     w.start = sow_u32(arg + 1);
-    w.timeout = arg[5] & 15u;
-    w.periodicity = w.device_class == 'B' ? (arg[5] >> 4) & 7u : 0;
     w.frequency = (sow_u16(arg + 6) | (uint32_t)arg[8] << 16) * 100u;
     w.dr = arg[9];
+    if (c->cid == 5) {
+        w.device_class = 'B';
+        w.periodicity = (arg[5] >> 4) & 7u;
+        length *= 128u;
+    }
+    w.end = w.start + length;
 
-    if (!(s->groups & 1u << id)) bits |= UNDEFINED;
+    if (!(s->groups & 1u << w.id)) bits |= UNDEFINED;
     /* Class B knows 0: the default ping-slot channels of the region. */
     if (w.frequency < 100000000u && (w.frequency || w.device_class == 'C')) bits |= FREQ_ERROR;
     if (w.dr > 15) bits |= DR_ERROR;
-    if (bits == id && s->synced) {
+    if (bits == w.id && s->synced) {
         int32_t left = sow_diff(c->now + s->offset, w.start);
 
         if (left < 0) bits |= START_MISSED;
         else if ((uint32_t)left < NOT_SYNCED) to_start = (uint32_t)left;
     }
-    c->ans[1] = bits;
-    c->len = 2;
-    if (bits != id) return;
-    s->window[id] = w;
+    c->ans[1] = (uint8_t)bits;
+    if (bits != w.id) return;
+    s->window[w.id] = w;
     /* Without the time the window cannot be placed yet; the next AppTimeAns hands it over. */
-    if (s->synced) hand_over(s, id, 1);
+    if (s->synced) hand_over(s, &w, w.end);
     else sow_arm(s, SOW_TIMER_CLOCK, c->now);
-    sow_put16(c->ans + 2, to_start);
-    c->ans[4] = (uint8_t)(to_start >> 16);
+    sow_put32(c->ans + 2, to_start);
     c->len = 5;
 }
 
 void sow_mcsetup_command(struct sow *s, struct sow_command *c)
 {
     uint8_t id = c->arg[0] & 3u;
+    int r = 0;
 
     c->ans[1] = id;
-    c->len = 2;
     switch (c->cid) {
     case 1: status(s, c); break;
-    case 2:
-        if (setup(s, id, c->arg) < 0) c->ans[1] |= 4u;
-        break;
-    case 3:
-        if (s->groups & 1u << id) forget(s, c->now, id);
-        else c->ans[1] |= 4u;
-        break;
+    case 2: r = setup(s, id, c->arg); break;
+    case 3: r = forget(s, c->now, id); break;
     default: session(s, c); break;
     }
+    if (r < 0) c->ans[1] |= 4u; /* IDerror, McGroupUndefined */
 }

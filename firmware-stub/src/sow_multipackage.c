@@ -79,7 +79,6 @@ void sow_multipackage_command(struct sow *s, struct sow_command *c)
 
     /* DevPackageReq: { PackageIdentifier, version, FPort } of each package. */
     c->ans[1] = sizeof port;
-    c->len = 2;
     for (uint8_t i = 0; i < sizeof port; i++) {
         uint8_t *p = c->ans + c->len;
 

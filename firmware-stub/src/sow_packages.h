@@ -33,33 +33,25 @@ struct sow_command {
     uint8_t group;   /* McGroupID or SOW_UNICAST */
     uint8_t at_once; /* the answer cannot wait: it is part of a TS007 answer */
     uint8_t room;    /* bytes an answer may have, <= SOW_ANS_MAX; only McGroupStatusAns can be too long */
-    uint8_t len;     /* out: bytes of ans; 0: no answer */
-    uint8_t ans[SOW_ANS_MAX];
+    uint8_t len;     /* out: bytes of ans; 0: no answer. 2 at first */
+    uint8_t ans[SOW_ANS_MAX]; /* ans[0] is the CID */
 };
 
-static inline uint16_t sow_u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
-
-static inline uint32_t sow_u32(const uint8_t *p) { return sow_u16(p) | (uint32_t)sow_u16(p + 2) << 16; }
-
-static inline void sow_put16(uint8_t *p, uint32_t v)
-{
-    p[0] = (uint8_t)v;
-    p[1] = (uint8_t)(v >> 8);
-}
-
-static inline void sow_put32(uint8_t *p, uint32_t v)
-{
-    sow_put16(p, v);
-    sow_put16(p + 2, v >> 16);
-}
+/* Little endian */
+uint16_t sow_u16(const uint8_t *p);
+uint32_t sow_u32(const uint8_t *p);
+void sow_put16(uint8_t *p, uint32_t v);
+void sow_put32(uint8_t *p, uint32_t v);
 
 /* Seconds from a to b; negative when b is earlier. Good across a wrap of the clock. */
 static inline int32_t sow_diff(uint32_t a, uint32_t b) { return (int32_t)(b - a); }
 
 /* sow_api.c */
 uint32_t sow_random(const struct sow *s, uint32_t bound); /* 0 .. bound-1; bound <= 65536 */
-void sow_arm(struct sow *s, uint8_t timer, uint32_t at);
-void sow_disarm(struct sow *s, uint8_t timer);
+void sow_arm(struct sow *s, uint32_t timer, uint32_t at);
+void sow_disarm(struct sow *s, uint32_t timer);
+int sow_armed(const struct sow *s, uint32_t timer);
+int sow_due(const struct sow *s, uint32_t timer, uint32_t now); /* armed, and its time has come */
 /* Run the first command of a message: bytes consumed, or 0 when the rest of the message cannot be read. */
 uint32_t sow_command(struct sow *s, struct sow_command *c, uint8_t package, const uint8_t *data, uint32_t len);
 void sow_reboot(struct sow *s);
@@ -69,10 +61,10 @@ void sow_clocksync_request(struct sow *s, uint32_t now, struct sow_uplink *up);
 
 void sow_mcsetup_command(struct sow *s, struct sow_command *c);
 void sow_mcsetup_clock(struct sow *s, uint32_t now);                /* the clock was corrected: move the windows */
-void sow_mcsetup_cancel(struct sow *s, uint32_t now, uint8_t mask); /* close the windows of these groups */
+void sow_mcsetup_cancel(struct sow *s, uint32_t now, uint32_t mask); /* close the windows of these groups */
 
 void sow_datablock_command(struct sow *s, struct sow_command *c);
-void sow_datablock_fragment(struct sow *s, uint8_t group, const uint8_t *data, uint32_t len);
+void sow_datablock_fragment(struct sow *s, uint32_t now, uint8_t group, const uint8_t *data, uint32_t len);
 uint32_t sow_datablock_status(struct sow *s, uint8_t index, uint8_t *ans); /* returns its length */
 void sow_datablock_received(struct sow *s, uint32_t now, struct sow_uplink *up);
 /* After the core worked: close the windows of a block that is complete or refused, acknowledge it. */

@@ -12,49 +12,41 @@
 #define FREE 0xffffu
 #define USED 0xfffeu
 
+static uint32_t pad(const struct sow_core *c, uint32_t n)
+{
+    return sow_align(n, c->unit);
+}
+
 static uint32_t marker_size(const struct sow_core *c)
 {
-    return sow_align(MARKER, sow_unit(c));
-}
-
-static uint32_t freeze_size(const struct sow_core *c, const struct sow_session *s)
-{
-    return sow_align((s->nb_frag + 7u) / 8u, sow_unit(c)) + marker_size(c);
-}
-
-static uint32_t data_size(const struct sow_core *c, const struct sow_session *s)
-{
-    return sow_align(s->frag_size, sow_unit(c)) + marker_size(c);
-}
-
-static uint32_t row_size(const struct sow_core *c, uint32_t lost)
-{
-    return sow_align((lost + 7u) / 8u, sow_unit(c)) + sow_align(c->session.frag_size, sow_unit(c)) + marker_size(c);
-}
-
-uint32_t sow_store_size(const struct sow_core *c, const struct sow_session *s)
-{
-    return SOW_FREEZES * freeze_size(c, s) + (s->nb_frag + SOW_CORE_SPARES) * data_size(c, s);
+    return pad(c, MARKER);
 }
 
 void sow_store_layout(struct sow_core *c)
 {
-    c->stride = (uint16_t)data_size(c, &c->session);
+    uint32_t m = c->session.nb_frag, marker;
+
+    c->unit = (uint8_t)(c->cfg->port->granule < 4 ? 4 : c->cfg->port->granule);
+    marker = marker_size(c);
+    c->bitmap = (uint16_t)sow_bitmap_size(m);
+    c->fstride = (uint16_t)(c->bitmap + marker);
+    c->stride = (uint16_t)(pad(c, c->session.frag_size) + marker);
 }
 
-void sow_store_rows(struct sow_core *c)
+uint32_t sow_store_size(const struct sow_core *c)
 {
-    c->rstride = (uint16_t)row_size(c, c->lost);
+    return SOW_FREEZES * c->fstride + (c->session.nb_frag + SOW_CORE_SPARES) * c->stride;
 }
 
-uint32_t sow_store_room(const struct sow_core *c, uint32_t lost)
+int sow_store_rows(struct sow_core *c)
 {
-    return (lost + SOW_CORE_SPARES) * row_size(c, lost) <= c->cfg->map->slot_b.size;
+    c->rstride = (uint16_t)(pad(c, (c->lost + 7u) / 8u) + c->stride);
+    return (c->lost + SOW_CORE_SPARES) * c->rstride <= c->cfg->map->slot_b.size;
 }
 
 static uint32_t data_addr(const struct sow_core *c, uint32_t i)
 {
-    return c->cfg->map->download.addr + SOW_FREEZES * freeze_size(c, &c->session) + i * c->stride;
+    return c->cfg->map->download.addr + SOW_FREEZES * c->fstride + i * c->stride;
 }
 
 static uint32_t row_addr(const struct sow_core *c, uint32_t k)
@@ -72,7 +64,7 @@ static uint32_t slot_addr(const struct sow_core *c, uint16_t id)
     uint32_t n = id & (SOW_SLOT_ROW - 1u);
 
     if ((id & SOW_SLOT_FREEZE) != 0)
-        return c->cfg->map->download.addr + n * freeze_size(c, &c->session);
+        return c->cfg->map->download.addr + n * c->fstride;
     for (uint32_t i = 0; i < SOW_CORE_SPARES; i++)
         if (c->spare[i] == id)
             return spare_addr(c, i, (id & SOW_SLOT_ROW) != 0);
@@ -84,7 +76,7 @@ static uint32_t body_size(const struct sow_core *c, uint16_t id)
     uint32_t all;
 
     if ((id & SOW_SLOT_FREEZE) != 0)
-        all = freeze_size(c, &c->session);
+        all = c->fstride;
     else
         all = (id & SOW_SLOT_ROW) != 0 ? c->rstride : c->stride;
     return all - marker_size(c);
@@ -109,11 +101,7 @@ static int xor_at(const struct sow_core *c, uint32_t addr, uint16_t id, uint8_t 
         for (uint32_t i = 0; i < n / 4; i++) {
             check = sow_check_word(check, buf[i]);
             if (dst != 0) {
-                uint32_t w;
-
-                memcpy(&w, dst, 4);
-                w ^= buf[i];
-                memcpy(dst, &w, 4);
+                sow_store(dst, sow_load(dst) ^ buf[i]);
                 dst += 4;
             }
         }

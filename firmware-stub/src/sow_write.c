@@ -74,7 +74,7 @@ static int scratch_erase(void *user, uint32_t off, uint32_t n)
     uint32_t page = c->cfg->port->page;
 
     for (n = sow_align(n, page); n != 0; n -= page, off += page)
-        if (sow_flash_erase(c->cfg, c->cfg->map->scratch.addr + off, page) < 0)
+        if (sow_flash_erase(c->cfg, c->cfg->map->scratch.addr + off) < 0)
             return -SOW_CAUSE_FLASH_IO;
     return SOW_OK;
 }
@@ -137,7 +137,7 @@ static int write_step(struct sow_core *c, const struct sow_manifest *m, uint32_t
     uint8_t buf[STEP];
     int err;
 
-    if (c->pos / page >= done && c->pos % page == 0 && sow_flash_erase(c->cfg, addr, page) < 0)
+    if (c->pos / page >= done && c->pos % page == 0 && sow_flash_erase(c->cfg, addr) < 0)
         return -SOW_CAUSE_FLASH_IO;
     memset(buf, c->cfg->port->erase_value, sizeof buf);
     if (m->codec == SOW_CODEC_FULL)

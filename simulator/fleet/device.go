@@ -75,10 +75,7 @@ func (d *Device) PowerUp() {
 	}
 	d.off = false
 	frames, err := d.cfg.App.PowerUp()
-	d.process(frames, err)
-	if d.session != nil {
-		d.link()
-	}
+	d.process(frames, err, true)
 	d.kick()
 }
 
@@ -94,10 +91,11 @@ func (d *Device) Reset() {
 	if !d.running() {
 		return
 	}
-	d.count(func(s *Stats) { s.Resets++ })
 	d.forget()
+	before := d.Stats().Resets
 	d.turn(modem.ResetReq{})
-	d.link()
+	d.count(func(s *Stats) { s.Resets = max(s.Resets, before+1) }) // a device need not announce what it was told
+	d.kick()
 }
 
 func (d *Device) running() bool { return !d.off && !d.dead && !d.closed }
@@ -138,7 +136,8 @@ func (d *Device) turn(m modem.Message) {
 	}
 	// A frame is sync, type, length, payload, CRC; the App frames it again if it lies behind a byte stream.
 	frames, err := d.cfg.App.Turn(modem.Frame{Type: modem.Type(raw[1]), Payload: raw[4 : len(raw)-2]})
-	d.process(frames, err)
+	_, awaited := m.(modem.ResetReq)
+	d.process(frames, err, awaited)
 }
 
 // link tells the application whether it has a network.
@@ -157,8 +156,11 @@ func (d *Device) fail(err error) {
 	}
 }
 
-// process carries out what the application said in one turn.
-func (d *Device) process(frames []modem.Frame, err error) {
+// process carries out what the application said in one turn. awaited says that it was to boot in this turn.
+//
+// A device that has booted does not know the time and ends with IDLE_UNTIL 0; if it has not announced a reset
+// before, its watchdog has bitten. Either way the MAC tells it about the network again.
+func (d *Device) process(frames []modem.Frame, err error, awaited bool) {
 	if err != nil {
 		d.fail(err)
 		return
@@ -167,16 +169,19 @@ func (d *Device) process(frames []modem.Frame, err error) {
 		d.fail(errors.New("fleet: a turn without IDLE_UNTIL"))
 		return
 	}
-	reset := false
+	resets, lost := 0, false
 	for i, f := range frames {
 		m, err := f.Message()
-		if _, idle := m.(modem.IdleUntil); err == nil && idle != (i == len(frames)-1) {
+		idle, is := m.(modem.IdleUntil)
+		if err == nil && is != (i == len(frames)-1) {
 			err = errors.New("IDLE_UNTIL must be the last frame and only the last")
 		}
+		if is {
+			lost = idle.Time == 0
+		}
 		if _, is := m.(modem.Reset); is {
-			d.count(func(s *Stats) { s.Resets++ })
+			resets++
 			d.forget()
-			reset = true
 			continue
 		}
 		if err == nil {
@@ -187,9 +192,40 @@ func (d *Device) process(frames []modem.Frame, err error) {
 			return
 		}
 	}
-	if reset && d.session != nil {
-		d.link()
+	if lost && resets == 0 && !awaited {
+		resets = 1
+		d.forget()
+		d.tickAt(d.f.cfg.World.Now())
 	}
+	if resets > 0 {
+		d.count(func(s *Stats) { s.Resets += resets })
+	}
+	if (lost || resets > 0) && d.session != nil {
+		d.wakeAt(d.f.cfg.World.Now(), d.link)
+	}
+}
+
+// tickAt replaces the timer of the device.
+func (d *Device) tickAt(t time.Time) {
+	d.wakeAt(t, func() {
+		d.turn(modem.Tick{Time: d.now()})
+		d.kick()
+	})
+}
+
+// wakeAt replaces the timer of the device. A millisecond passes in any case: a device that never idles must
+// not stop the clock.
+func (d *Device) wakeAt(t time.Time, what func()) {
+	if d.timer != nil {
+		d.timer.Cancel()
+	}
+	if next := d.f.cfg.World.Now().Add(time.Millisecond); t.Before(next) {
+		t = next
+	}
+	d.timer = d.f.cfg.World.At(t, "device timer", func() {
+		d.timer = nil
+		what()
+	})
 }
 
 // obey carries out one message.
@@ -200,15 +236,7 @@ func (d *Device) obey(m modem.Message) error {
 		if m.Time == modem.Never {
 			return nil
 		}
-		at := d.instant(m.Time)
-		if next := now.Add(time.Millisecond); at.Before(next) {
-			at = next // a device that never idles must not stop the clock
-		}
-		d.timer = d.f.cfg.World.At(at, "device timer", func() {
-			d.timer = nil
-			d.turn(modem.Tick{Time: d.now()})
-			d.kick()
-		})
+		d.tickAt(d.instant(m.Time))
 	case modem.Up:
 		if m.Port == 0 || m.Port > 225 || len(m.Data) > d.limit || len(d.uplinks) >= maxWaiting {
 			d.count(func(s *Stats) { s.UplinksDropped++ })

@@ -89,7 +89,7 @@ func (s *script) Close() error { s.closed = true; return nil }
 
 // bench is one device and the network side of its radio, by hand.
 type bench struct {
-	t       *testing.T
+	t       testing.TB
 	world   *world.World
 	fleet   *fleet.Fleet
 	device  *fleet.Device
@@ -241,7 +241,7 @@ func (b *bench) want(what string, got []string, want ...string) {
 }
 
 func clock(after time.Duration) uint64 {
-	return uint64(airtime.GPS(epoch.Add(after)) / time.Millisecond)
+	return uint64((airtime.GPS(epoch) + after) / time.Millisecond)
 }
 
 func TestJoinIsRetriedWithFreshNonces(t *testing.T) {
@@ -333,7 +333,7 @@ func grouped(offset time.Duration) []modem.Message {
 }
 
 func TestMulticastSession(t *testing.T) {
-	for _, offset := range []time.Duration{0, -1000 * time.Hour, 17 * time.Minute} {
+	for _, offset := range []time.Duration{0, -1000 * time.Hour, 17 * time.Minute, -airtime.GPS(epoch)} {
 		t.Run(offset.String(), func(t *testing.T) {
 			b := newBench(t, &script{boot: grouped(offset)}, func(c *fleet.DeviceConfig) { c.ClockOffset = offset })
 			b.multicast(59*time.Second, 3, "too early", mcNwk)
@@ -413,6 +413,39 @@ func TestResetKeepsTheSessionOnly(t *testing.T) {
 	b.want("turns", b.app.turns[6:], "power up", "link true 242")
 	if len(b.nonces) != 1 {
 		t.Errorf("%d joins, want 1", len(b.nonces))
+	}
+}
+
+// TestWatchdogReset: the device hangs in a turn, its watchdog bites, and it comes back without having announced
+// anything, not knowing the time. The MAC forgets as in any reset and tells it about the network again.
+func TestWatchdogReset(t *testing.T) {
+	links := 0
+	app := &script{boot: grouped(0)}
+	app.answer = func(m modem.Message) []modem.Message {
+		switch m := m.(type) {
+		case modem.Down:
+			if string(m.Data) == "hang" {
+				return []modem.Message{modem.Up{Port: 2, Data: []byte("forgotten")}, modem.Console{Text: "boot"}, modem.IdleUntil{}}
+			}
+		case modem.Link:
+			if links++; links == 2 { // hangs once more
+				return []modem.Message{modem.Console{Text: "boot"}, modem.IdleUntil{}}
+			}
+			if links == 3 {
+				return []modem.Message{modem.Up{Port: 2, Data: []byte("back")}, idle}
+			}
+		}
+		return nil
+	}
+	b := newBench(t, app, nil)
+	b.multicast(70*time.Second, 10, "hang", mcNwk)
+	b.multicast(80*time.Second, 11, "nobody hears", mcNwk)
+	b.run(3 * time.Minute)
+	b.want("turns", app.turns, "power up", "link true 242", "down 2 201 hang", "link true 242", "link true 242")
+	b.want("uplinks", b.ups, "0 2 back")
+	b.want("console", b.console, "boot", "boot")
+	if s := b.device.Stats(); s.Resets != 2 || len(b.nonces) != 1 {
+		t.Errorf("%d resets and %d joins, want 2 and 1", s.Resets, len(b.nonces))
 	}
 }
 
@@ -503,4 +536,56 @@ func TestAddRefusesWhatCannotWork(t *testing.T) {
 	if err := b.fleet.Close(); err != nil || !b.app.closed {
 		t.Errorf("Close = %v, App closed %v", err, b.app.closed)
 	}
+}
+
+// BenchmarkMulticast measures deliveries: radio, MIC, decryption and one turn of an application in Go.
+func BenchmarkMulticast(b *testing.B) {
+	const devices = 200
+	w := world.New(epoch)
+	loss, err := radio.NewIndependent(1, 0, 0.1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	medium := radio.NewMedium(w, radio.EU868(), loss)
+	f, err := fleet.New(fleet.Config{World: w, Medium: medium})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range devices {
+		app := &script{boot: []modem.Message{
+			modem.SetMcGroup{ID: 0, Defined: true, Addr: mcAddr, AppSKey: mcApp, NwkSKey: mcNwk, MaxFCnt: 1 << 31},
+			modem.Session{Class: 'C', DR: mcDR, Frequency: mcFreq, Start: clock(0), End: clock(50000 * time.Hour)},
+		}}
+		if _, err := f.Add(fleet.DeviceConfig{EUI: lorawan.EUI64{1, byte(i), byte(i >> 8)}, App: app}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	g, err := medium.NewGateway(gateway, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	h := &bench{t: b, world: w, gateway: g}
+	var addr lorawan.DevAddr
+	binary.BigEndian.PutUint32(addr[:], mcAddr)
+	at := time.Minute
+	if err := w.Run(b.Context(), epoch.Add(at)); err != nil {
+		b.Fatal(err)
+	}
+	fCnt, deliveries := uint32(0), 0
+	for b.Loop() {
+		raw, err := h.data(lorawan.UnconfirmedDataDown, addr, fCnt, false, 201, strings.Repeat("x", 50), mcApp, mcNwk).MarshalBinary()
+		if err != nil {
+			b.Fatal(err)
+		}
+		at += 2 * time.Second
+		if err := g.Transmit(radio.Frame{Payload: raw, Frequency: mcFreq, DataRate: mcDR}, epoch.Add(at)); err != nil {
+			b.Fatal(err)
+		}
+		if err := w.Run(b.Context(), epoch.Add(at+time.Second)); err != nil {
+			b.Fatal(err)
+		}
+		fCnt++
+		deliveries += devices
+	}
+	b.ReportMetric(float64(deliveries)/b.Elapsed().Seconds(), "deliveries/s")
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/listeners"
@@ -26,7 +27,10 @@ func newBroker(w *world.World, l net.Listener, log *slog.Logger) (*broker, error
 	quiet := slog.New(atLeast{log.Handler(), slog.LevelWarn})
 	server := mqtt.New(&mqtt.Options{InlineClient: true, Logger: quiet})
 	b := &broker{server: server, address: l.Addr().String(),
-		hook: &holdHook{world: w, held: map[*mqtt.Client]map[uint16]func(){}}}
+		hook: &holdHook{
+			world: w, held: map[*mqtt.Client]map[uint16]func(){}, alias: map[*mqtt.Client]map[uint16]uint16{},
+			order: (time.Now().Unix()>>16 + 1) << 16,
+		}}
 	if err := server.AddHook(b.hook, nil); err != nil {
 		return nil, err
 	}
@@ -59,6 +63,8 @@ type holdHook struct {
 
 	mu     sync.Mutex
 	held   map[*mqtt.Client]map[uint16]func()
+	alias  map[*mqtt.Client]map[uint16]uint16
+	order  int64 // of the next event, see OnPublish
 	closed bool
 }
 
@@ -68,6 +74,7 @@ func (h *holdHook) Provides(b byte) bool {
 	return bytes.IndexByte([]byte{
 		mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnDisconnect,
 		mqtt.OnQosPublish, mqtt.OnQosComplete, mqtt.OnQosDropped, mqtt.OnClientExpired,
+		mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnPublish,
 	}, b) >= 0
 }
 
@@ -115,6 +122,56 @@ func (h *holdHook) releaseClient(cl *mqtt.Client) {
 		release()
 	}
 	delete(h.held, cl)
+	delete(h.alias, cl)
+}
+
+// OnPublish numbers the events. What waits for a subscriber is sent in the order of the time of publication,
+// of which the broker keeps 16 bits of whole seconds; numbers in their place make the order exact.
+func (h *holdHook) OnPublish(_ *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	pk.Created = h.order
+	h.order++
+	return pk, nil
+}
+
+// OnPacketRead and OnPacketEncode make good a flaw of the broker. Packet identifiers of the two directions are
+// independent, but it refuses a SUBSCRIBE whose identifier some unacknowledged event also has, which is what a
+// client meets when it resumes its session. Such a request is given another identifier on its way in, and its
+// answer the original one on its way out.
+func (h *holdHook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	if pk.FixedHeader.Type != packets.Subscribe && pk.FixedHeader.Type != packets.Unsubscribe {
+		return pk, nil
+	}
+	if _, used := cl.State.Inflight.Get(pk.PacketID); !used {
+		return pk, nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id := uint16(0xffff); id > 0; id-- {
+		if _, used := cl.State.Inflight.Get(id); !used && h.alias[cl][id] == 0 {
+			if h.alias[cl] == nil {
+				h.alias[cl] = map[uint16]uint16{}
+			}
+			h.alias[cl][id] = pk.PacketID
+			pk.PacketID = id
+			break
+		}
+	}
+	return pk, nil
+}
+
+func (h *holdHook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	if pk.FixedHeader.Type != packets.Suback && pk.FixedHeader.Type != packets.Unsuback {
+		return pk
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if original := h.alias[cl][pk.PacketID]; original != 0 {
+		delete(h.alias[cl], pk.PacketID)
+		pk.PacketID = original
+	}
+	return pk
 }
 
 func (h *holdHook) releaseAll() {

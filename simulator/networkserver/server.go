@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net"
 	"sort"
 	"sync"
@@ -267,28 +266,32 @@ func (s *Server) configure() error {
 	if c.DeduplicationDelay+c.DownlinkDataDelay >= c.RX1Delay {
 		return fmt.Errorf("DeduplicationDelay and DownlinkDataDelay take %s, beyond RX1Delay %s", c.DeduplicationDelay+c.DownlinkDataDelay, c.RX1Delay)
 	}
-	if !validUUID(c.Tenant.ID) {
+	tenant, err := parseUUID(c.Tenant.ID)
+	if err != nil {
 		return fmt.Errorf("tenant id %q is not a UUID", c.Tenant.ID)
 	}
-	for i := range c.Applications {
-		a := &c.Applications[i]
-		if !validUUID(a.ID) {
+	c.Tenant.ID = tenant
+	for _, a := range c.Applications {
+		id, err := parseUUID(a.ID)
+		if err != nil {
 			return fmt.Errorf("application %q: id %q is not a UUID", a.Name, a.ID)
 		}
-		if s.app(a.ID) != nil {
-			return fmt.Errorf("application %s exists twice", a.ID)
+		if s.app(id) != nil {
+			return fmt.Errorf("application %s exists twice", id)
 		}
-		s.apps = append(s.apps, a)
+		a.ID = id
+		s.apps = append(s.apps, &a)
 	}
-	for i := range c.Profiles {
-		p := &c.Profiles[i]
-		if !validUUID(p.ID) {
+	for _, p := range c.Profiles {
+		id, err := parseUUID(p.ID)
+		if err != nil {
 			return fmt.Errorf("device profile %q: id %q is not a UUID", p.Name, p.ID)
 		}
-		if s.profile(p.ID) != nil {
-			return fmt.Errorf("device profile %s exists twice", p.ID)
+		if s.profile(id) != nil {
+			return fmt.Errorf("device profile %s exists twice", id)
 		}
-		s.profiles = append(s.profiles, p)
+		p.ID = id
+		s.profiles = append(s.profiles, &p)
 	}
 	for _, g := range c.Gateways {
 		if s.gatewayByID(g.ID) != nil {
@@ -297,7 +300,9 @@ func (s *Server) configure() error {
 		s.gateways = append(s.gateways, &gateway{Gateway: g})
 	}
 	for _, d := range c.Devices {
-		dev := &device{Device: d, app: s.app(d.Application), profile: s.profile(d.Profile), nonces: map[lorawan.DevNonce]bool{}}
+		app, _ := parseUUID(d.Application) // what is malformed does not exist either
+		profile, _ := parseUUID(d.Profile)
+		dev := &device{Device: d, app: s.app(app), profile: s.profile(profile), nonces: map[lorawan.DevNonce]bool{}}
 		switch {
 		case dev.app == nil:
 			return fmt.Errorf("device %s: application %q does not exist", d.EUI, d.Application)
@@ -392,12 +397,4 @@ func (s *Server) at(t time.Time, what string, fn func()) *world.Event {
 		fn()
 		s.flush()
 	})
-}
-
-// float32OrZero keeps JSON free of values that it cannot express.
-func float32OrZero(f float32) float32 {
-	if math.IsNaN(float64(f)) || math.IsInf(float64(f), 0) {
-		return 0
-	}
-	return f
 }

@@ -58,6 +58,8 @@ type model struct {
 	next   uint64
 	seen   [][]byte // multicast payloads
 	closed bool
+
+	onMulticast func([]byte)
 }
 
 func frames(ms ...modem.Message) []modem.Frame {
@@ -110,6 +112,9 @@ func (a *model) Turn(f modem.Frame) ([]modem.Frame, error) {
 	case modem.Down:
 		if m.Group != modem.Unicast {
 			a.seen = append(a.seen, append([]byte(nil), m.Data...))
+			if a.onMulticast != nil {
+				a.onMulticast(m.Data)
+			}
 		} else if m.Port == 10 {
 			return frames(modem.Up{Port: 10, Data: append([]byte("echo "), m.Data...)}, a.idle()), nil
 		} else if m.Port == 11 {
@@ -235,6 +240,7 @@ func (n *simnet) subscribe() {
 			n.mu.Unlock()
 			if n.handle != nil {
 				n.handle(e)
+				n.fence()
 			}
 			return true, nil
 		},
@@ -275,9 +281,19 @@ func (n *simnet) decode(topic string, payload []byte) event {
 
 func (n *simnet) run(until time.Duration) {
 	n.t.Helper()
+	n.fence()
+	n.world.At(epoch.Add(until), "end of the run", func() {}) // else an idle world stops before
 	if err := n.world.Run(n.t.Context(), epoch.Add(until)); err != nil {
 		n.t.Fatal(err)
 	}
+	n.fence()
+}
+
+// fence lets the goroutine of the test see what a handler wrote: the world orders them, but through a socket,
+// which the race detector does not follow.
+func (n *simnet) fence() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 }
 
 func (n *simnet) of(kind string) []event {

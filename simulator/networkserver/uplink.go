@@ -266,7 +266,7 @@ func (s *Server) rxInfo(r *reception) []*gw.UplinkRxInfo {
 			NsTime:            timestamppb.New(r.at),
 			TimeSinceGpsEpoch: durationpb.New(airtime.GPS(r.at)),
 			Rssi:              int32(h.signal.RSSI),
-			Snr:               float32OrZero(h.signal.SNR),
+			Snr:               h.signal.SNR,
 			Channel:           uint32(s.plan.Channel(r.frame.Frequency)),
 			Context:           r.frame.Payload[len(r.frame.Payload)-4:],
 			Metadata:          map[string]string{"region_config_id": s.regionID(), "region_common_name": s.plan.Region.String()},

@@ -24,7 +24,7 @@ func TestIndependentLosesTheShareAsked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		const devices, frames = 100, 1000
+		const devices, frames = 100, 300
 		for _, kind := range []struct {
 			kind radio.Kind
 			want float64

@@ -150,17 +150,12 @@ func Run(ctx context.Context, cfg Config) (report Report, err error) {
 // campaigns plans one campaign per group and runs them.
 func (s *site) campaigns(ctx context.Context, clock network.Clock) ([]*campaign.Campaign, []plan.Plan, error) {
 	nw, err := chirpstack.Dial(chirpstack.Config{
-		API: s.server.GRPCAddress(), Token: s.cfg.token(), MQTT: "mqtt://" + s.server.MQTTAddress(),
-		ClientID: "sower-rehearsal",
+		Server: s.server.GRPCAddress(), Token: s.cfg.token(), Region: airtime.EU868, MQTT: "mqtt://" + s.server.MQTTAddress(),
 	})
 	if err != nil {
 		return nil, nil, err
 	}
 	defer nw.Close()
-	caps, err := nw.Capabilities(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
 	engine := run.New(run.Config{
 		Network: nw, Clock: clock, Log: s.cfg.Log,
 		Progress: func(c *campaign.Campaign) {
@@ -173,7 +168,7 @@ func (s *site) campaigns(ctx context.Context, clock network.Clock) ([]*campaign.
 	var campaigns []*campaign.Campaign
 	var plans []plan.Plan
 	for i, g := range s.cfg.Groups {
-		c, p, err := s.campaign(ctx, nw, caps, i, g)
+		c, p, err := s.campaign(ctx, nw, i, g)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", g.Name, err)
 		}
@@ -189,12 +184,16 @@ func (s *site) campaigns(ctx context.Context, clock network.Clock) ([]*campaign.
 }
 
 // campaign plans the campaign of one group for the devices and gateways the network server lists.
-func (s *site) campaign(ctx context.Context, nw network.Network, caps network.Capabilities, index int, g Group) (*campaign.Campaign, plan.Plan, error) {
+func (s *site) campaign(ctx context.Context, nw network.Network, index int, g Group) (*campaign.Campaign, plan.Plan, error) {
 	devices, err := nw.Devices(ctx, s.apps[index])
 	if err != nil {
 		return nil, plan.Plan{}, err
 	}
 	gateways, err := nw.Gateways(ctx, s.apps[index])
+	if err != nil {
+		return nil, plan.Plan{}, err
+	}
+	caps, err := nw.Capabilities(ctx)
 	if err != nil {
 		return nil, plan.Plan{}, err
 	}

@@ -268,11 +268,12 @@ static void link_changed(struct sow_modem *m, uint32_t now, uint8_t joined, uint
 {
     sow_max_payload(&m->s, max_payload);
     if (!joined) {
+        m->s.joined = 0; /* uplinks wait */
         m->beating = 0;
         return;
     }
-    sow_joined(&m->s, now);
-    if (m->app.heartbeat) {
+    if (!m->s.joined) sow_joined(&m->s, now);
+    if (m->app.heartbeat && !m->beating) {
         m->beating = 1;
         m->next_heartbeat = now + 2u + (m->inner->random(m->inner->user) & 31u);
     }
@@ -286,7 +287,8 @@ static uint32_t heartbeat(struct sow_modem *m, uint32_t now)
 
     if (!m->beating) return SOW_NEVER;
     quiet = sow_quiet_until(&m->s, now);
-    if (sow_diff(m->next_heartbeat, quiet) > 0) m->next_heartbeat = quiet + (m->inner->random(m->inner->user) & 31u);
+    if (quiet != now && sow_diff(m->next_heartbeat, quiet) > 0)
+        m->next_heartbeat = quiet + (m->inner->random(m->inner->user) & 31u);
     if (sow_diff(m->next_heartbeat, now) < 0) return m->next_heartbeat;
     sow_put32(p, m->s.version);
     sow_put16(p + 4, m->resets);

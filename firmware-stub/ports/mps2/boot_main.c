@@ -1,6 +1,8 @@
 /* The boot stub of the board: decide, say what was decided, jump.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
 #include "mps2.h"
 #include "sow_boot.h"
 #include "sow_modem.h"
@@ -8,18 +10,19 @@
 static struct {
     struct sow_port port;
     struct sow_identity identity;
-    struct sow_modem console; /* only its writer is used */
 } stub;
 
-static void uart(void *user, const uint8_t *bytes, uint32_t n)
-{
-    (void)user;
-    mps2_uart_write(bytes, n);
-}
-
+/* A CONSOLE frame of the modem protocol: all that the stub ever says. */
 static void say(const char *text)
 {
-    sow_modem_console(&stub.console, text);
+    uint32_t n = (uint32_t)strlen(text);
+    const uint8_t head[4] = {SOW_MODEM_SYNC, SOW_MODEM_CONSOLE, (uint8_t)n, 0};
+    uint16_t crc = sow_modem_crc(sow_modem_crc(0xffff, head + 1, sizeof head - 1u), (const uint8_t *)text, n);
+    const uint8_t tail[2] = {(uint8_t)crc, (uint8_t)(crc >> 8)};
+
+    mps2_uart_write(head, sizeof head);
+    mps2_uart_write((const uint8_t *)text, n);
+    mps2_uart_write(tail, sizeof tail);
 }
 
 int main(void)
@@ -38,7 +41,6 @@ int main(void)
 
     mps2_init();
     mps2_watchdog_kick();
-    stub.console.write = uart;
     mps2_port(&stub.port);
     if (mps2_factory(&stub.identity, &seed) == 0 && sow_boot(&config, &entry) == SOW_OK) {
         if (sow_boot_read(&config, &status) == SOW_OK && status.state < sizeof words / sizeof *words) {

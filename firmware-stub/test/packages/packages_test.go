@@ -16,7 +16,7 @@ const (
 	causeBase, causeMIC, causeSelfTest, causeNotConfirmed = 13, 22, 30, 32
 	causeUser, causeRefused                               = 40, 42
 
-	stepSetup, stepReady, stepInstall, stepTrial, stepRunning = 1, 6, 7, 8, 9
+	stepSetup, stepRunning = 1, 9
 )
 
 const gps = 1420000000
@@ -61,6 +61,9 @@ func unhex(t *testing.T, s string) []byte {
 	return b
 }
 
+// neverIdle stands for an uplink of a device that does not come to rest.
+const neverIdle = "never idle"
+
 // drain polls until nothing is due at now and returns the uplinks as "port:hex".
 func drain(now uint32) []string {
 	out := []string{}
@@ -75,7 +78,7 @@ func drain(now uint32) []string {
 			return out
 		}
 	}
-	return append(out, "never idle")
+	return append(out, neverIdle)
 }
 
 // drainUntil follows the wake-ups of the device and returns its uplinks as "second port:hex".
@@ -84,6 +87,9 @@ func drainUntil(now, end uint32) []string {
 	for range 10000 {
 		for _, u := range drain(now) {
 			out = append(out, fmt.Sprintf("%d %s", now, u))
+			if u == neverIdle {
+				return out
+			}
 		}
 		_, wake := cpkg.Poll(now)
 		if wake == cpkg.Never || int32(end-wake) < 0 {
@@ -91,7 +97,7 @@ func drainUntil(now, end uint32) []string {
 		}
 		now = wake
 	}
-	return append(out, "never idle")
+	return append(out, neverIdle)
 }
 
 func down(t *testing.T, now uint32, port, group uint8, message string) {

@@ -1,9 +1,12 @@
 // Package cpkg binds the LoRaWAN packages and the modem shell of the device library, compiled over a fake
 // sow_core, for the tests next to it. There is one device at a time.
+//
+// The sources of the library are symbolic links: the go tool rebuilds a package when a file in its directory
+// changes, not when one does that is included from elsewhere.
 package cpkg
 
 /*
-#cgo CFLAGS: -std=c99 -Wall -Wextra -Wconversion -Werror -I${SRCDIR}/../../../include -I${SRCDIR}/../../../src -I${SRCDIR}/../../../ports/modem
+#cgo CFLAGS: -std=c99 -Wall -Wextra -Wconversion -Werror
 #include <stdlib.h>
 
 #include "harness.h"
@@ -99,6 +102,13 @@ func SetStatus(index uint8, received, missing uint16, memoryError, micError bool
 	st.session.index = C.uint8_t(index)
 	st.received, st.missing = C.uint16_t(received), C.uint16_t(missing)
 	st.memory_error, st.mic_error = flag(memoryError), flag(micError)
+}
+
+// SetInstalled makes the status of a session what the core says of one whose image has been installed.
+func SetInstalled(index, step uint8) {
+	SetStatus(index, 0, 0, false, false)
+	C.fake.st[index].step = C.uint8_t(step)
+	C.fake.st[index].session.ack_wanted = 1
 }
 
 func flag(b bool) C.uint8_t {

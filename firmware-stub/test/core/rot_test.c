@@ -1,0 +1,110 @@
+/* Flash that decays, refuses or lies: whatever happens, no wrong image is reported good or booted. */
+#include "kit.h"
+#include "tests.h"
+
+static struct kit k;
+static struct bundle b;
+
+static const struct layout layout = {256, 8, 1536, 3072, 1024, 1024, 768, 0xff};
+
+static int is(const struct sow_region *slot, const uint8_t *image, uint32_t size)
+{
+    return memcmp(sow_flash_emu_peek(&k.flash, slot->addr), image, size) == 0;
+}
+
+struct outcome {
+    unsigned again, stopped;
+};
+
+/* A life with up to `flips` bit flips, in steps between which a reset may fall. Returns whether the new image
+ * was confirmed. */
+static int live(uint32_t *seed, unsigned flips, struct outcome *o)
+{
+    int in_b = 0; /* the image itself may have rotted since it was hashed: the stub will see it */
+    uint16_t next = 1;
+    uint32_t first = k.map.slot_b.addr, size = k.flash.geometry.size - k.map.slot_a.size;
+
+    for (unsigned step = 0; step < 4000; step++) {
+        struct sow_boot_status boot;
+        struct sow_status st;
+        uint8_t f[255];
+        int r;
+
+        if (flips != 0 && rnd(seed) % 60 == 0) {
+            uint32_t at = first + rnd(seed) % size;
+
+            flips--;
+            in_b |= at < first + k.map.slot_b.size;
+            sow_flash_emu_flip(&k.flash, at, rnd(seed) % 8);
+        }
+        if (rnd(seed) % 16 == 0)
+            CHECK(kit_start(&k) >= 0);
+        sow_boot_read(&k.config, &boot);
+        sow_core_status(&k.core, 0, &st);
+        if (boot.state == SOW_BOOT_CONFIRMED && is(&k.map.slot_a, b.image, b.image_size))
+            return 1;
+        if (st.step == SOW_STEP_NONE || (st.cause != 0 && st.step != SOW_STEP_TRIAL) ||
+            (st.step == SOW_STEP_TRIAL && boot.state != SOW_BOOT_TRIAL) || next > 300) {
+            /* The server tries again; v2 wants a fresh SessionCnt. */
+            o->stopped += st.cause != 0;
+            o->again++;
+            b.session.session_cnt++;
+            set_mic(&b, &k);
+            next = 1;
+            r = sow_core_session(&k.core, &b.session);
+            CHECK(r == SOW_OK || r == -SOW_CAUSE_NO_FLASH || r == -SOW_CAUSE_SESSION_REPLAY);
+            if (r == -SOW_CAUSE_NO_FLASH)
+                CHECK(kit_start(&k) >= 0);
+            continue;
+        }
+        if (boot.state == SOW_BOOT_TRIAL) {
+            CHECK(is(&k.map.slot_a, b.image, b.image_size));
+            CHECK(sow_boot_confirm(&k.config) == SOW_OK);
+            continue;
+        }
+        if (st.step == SOW_STEP_READY) {
+            r = sow_core_install(&k.core);
+            CHECK(r == SOW_OK || r == -SOW_CAUSE_FLASH_DECAY);
+            CHECK(kit_start(&k) >= 0);
+            continue;
+        }
+        if (st.step == SOW_STEP_INSTALL) {
+            CHECK(kit_start(&k) >= 0);
+            continue;
+        }
+        r = sow_core_work(&k.core);
+        if (r == SOW_DONE && !in_b)
+            CHECK(is(&k.map.slot_b, b.image, b.image_size));
+        if (r != SOW_OK)
+            continue;
+        while (rnd(seed) % 4 == 0)
+            next++;
+        make_fragment(&b, next, f);
+        (void)sow_core_fragment(&k.core, 0, next++, f, b.session.frag_size);
+    }
+    return 0;
+}
+
+static void flips(unsigned trials)
+{
+    struct outcome o = {0, 0};
+
+    for (unsigned t = 0; t < trials; t++) {
+        uint32_t seed = t * 2654435761u + 1;
+
+        snprintf(context, sizeof context, "bit rot, trial %u", t);
+        kit_open(&k, &layout, 1000, 5);
+        k.arena_size = 1024;
+        make_bundle(&b, &k, t & 1 ? SOW_CODEC_PATCH : SOW_CODEC_FULL, 1100, 5, 24, SOW_MATRIX_V2);
+        CHECK(kit_start(&k) == SOW_OK);
+        CHECK(live(&seed, 1 + t % 3, &o));
+        kit_close(&k);
+    }
+    printf("bit rot            %6u trials: all ended with the right image, %u sessions repeated, %u stopped with a cause\n",
+           trials, o.again - trials, o.stopped);
+}
+
+void rot_tests(void)
+{
+    flips(3000);
+}

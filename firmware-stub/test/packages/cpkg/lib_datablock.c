@@ -1,1 +1,0 @@
-#include "../../../src/sow_datablock.c"

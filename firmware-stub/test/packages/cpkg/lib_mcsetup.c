@@ -1,1 +1,0 @@
-#include "../../../src/sow_mcsetup.c"

@@ -1,1 +1,0 @@
-#include "../../../ports/modem/sow_modem.c"

@@ -1,0 +1,1 @@
+../../../ports/modem/sow_modem.h

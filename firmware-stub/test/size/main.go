@@ -1,0 +1,159 @@
+// Command size judges the size, memory and stack of the device library on a Cortex-M0+ against their budgets. It
+// reads what gates.mk builds: link maps, call graphs with stack reports (gcc's .ci files) and the answers of a
+// probe that ran in the emulator.
+//
+//	size DIR ROOT
+//
+// Peak stack is the longest path through the call graph. A call through a function pointer may reach every
+// function that the sources assign to the struct field of that name, and a recursion is an error. Functions of
+// the compiler's own libraries carry no stack report; each counts as [external] bytes.
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// external is what a function without a stack report (memcpy, division) is taken to use, in bytes; the largest in
+// newlib-nano's and libgcc's code for this core pushes five registers.
+const external = 24
+
+// gate is one line of the table. A figure above target is a miss; a figure above limit fails. The two differ
+// where the target is not reached: the limit then keeps what is reached from slipping.
+type gate struct {
+	name          string
+	got           int
+	target, limit int // bytes; 0: printed only
+}
+
+func main() {
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: size DIR ROOT")
+		os.Exit(2)
+	}
+	gates, notes, err := measure(os.Args[1], os.Args[2])
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "size: %v\n", err)
+		os.Exit(1)
+	}
+	table, ok := judge(gates)
+	fmt.Print(table, notes)
+	if !ok {
+		os.Exit(1)
+	}
+}
+
+// judge prints the table and reports whether every gate holds.
+func judge(gates []gate) (table string, ok bool) {
+	var b strings.Builder
+	ok = true
+	fmt.Fprintf(&b, "%-62s %8s %8s\n", "Cortex-M0+, gcc -Os, the objects of `make firmware`", "bytes", "target")
+	for _, g := range gates {
+		verdict := ""
+		switch {
+		case g.target == 0:
+		case g.got > g.limit:
+			verdict, ok = fmt.Sprintf("FAILED: above the gate of %d", g.limit), false
+		case g.got > g.target:
+			verdict = fmt.Sprintf("missed by %d; gate at %d", g.got-g.target, g.limit)
+		default:
+			verdict = "ok"
+		}
+		target := "-"
+		if g.target != 0 {
+			target = fmt.Sprint(g.target)
+		}
+		fmt.Fprintf(&b, "%-62s %8d %8s  %s\n", g.name, g.got, target, verdict)
+	}
+	return b.String(), ok
+}
+
+// measure reads the build in dir. root is where the sources' relative names begin.
+func measure(dir, root string) ([]gate, string, error) {
+	app, err := readMap(filepath.Join(dir, "app.map"))
+	if err != nil {
+		return nil, "", err
+	}
+	boot, err := readMap(filepath.Join(dir, "boot.map"))
+	if err != nil {
+		return nil, "", err
+	}
+	probe, err := readProbe(filepath.Join(dir, "probe.txt"))
+	if err != nil {
+		return nil, "", err
+	}
+	appGraph, err := readGraph(filepath.Join(dir, "app"), root, app)
+	if err != nil {
+		return nil, "", err
+	}
+	bootGraph, err := readGraph(filepath.Join(dir, "boot"), root, boot)
+	if err != nil {
+		return nil, "", err
+	}
+
+	// The library as the application links it.
+	library, patch, runtime := app.code(isLibrary), app.code(isPatch), app.code(isRuntime)
+	stub, stubBoard := boot.code(func(o string) bool { return isLibrary(o) || isRuntime(o) }), boot.code(isBoard)
+
+	stack, path, err := appGraph.deepest("sow_open", "sow_downlink", "sow_poll", "sow_uplink", "sow_joined", "sow_self_test")
+	if err != nil {
+		return nil, "", err
+	}
+	core, _, err := appGraph.deepest("sow_core_fragment", "sow_core_open")
+	if err != nil {
+		return nil, "", err
+	}
+	patching, _, err := appGraph.deepest("sow_patch_read", "sow_patch_init")
+	if err != nil {
+		return nil, "", err
+	}
+	bootStack, bootPath, err := bootGraph.deepest("main")
+	if err != nil {
+		return nil, "", err
+	}
+	whole := func(arena string) int { return probe["struct_sow"] + probe[arena] + stack }
+	decoder := func(arena string) int { return probe["struct_sow_core"] + probe[arena] }
+	gates := []gate{
+		{"library without the patch decoder: .text + .rodata", library, limits.library.target, limits.library.limit},
+		{"  and of the compiler's libraries, linked with it", runtime, 0, 0},
+		{"  patch decoder", patch, 0, 0},
+		{"own boot stub without board and flash driver, linked", stub, limits.stub.target, limits.stub.limit},
+		{"  board, flash driver and console of the example", stubBoard, 0, 0},
+		{"own boot stub: static data + peak stack", boot.data() + bootStack, limits.stubRAM.target, limits.stubRAM.limit},
+		{"  static data", boot.data(), 0, 0},
+		{"decoder RAM, M=300 S=48: context + arena", decoder("arena_300_48"), 0, 0},
+		{"decoder RAM, M=1000 S=48", decoder("arena_1000_48"), 0, 0},
+		{"decoder RAM, M=1000 S=232", decoder("arena_1000_232"), limits.ram1000.target, limits.ram1000.limit},
+		{"decoder RAM, M=4000 S=232", decoder("arena_4000_232"), limits.ram4000.target, limits.ram4000.limit},
+		{"  struct sow_core", probe["struct_sow_core"], 0, 0},
+		{"  struct sow, with its core", probe["struct_sow"], 0, 0},
+		{"peak stack of the library, flash driver and port included", stack, limits.stack.target, limits.stack.limit},
+		{"  of receiving fragments", core, 0, 0},
+		{"  of the patch decoder", patching, 0, 0},
+		{"whole update, patch of 5 KiB: context + arena + peak stack", whole("arena_patch_5"), limits.patch5.target, limits.patch5.limit},
+		{"whole update, patch of 8 KiB", whole("arena_patch_8"), limits.patch8.target, limits.patch8.limit},
+		{"whole update, patch of 16 KiB", whole("arena_patch_16"), limits.patch16.target, limits.patch16.limit},
+	}
+	notes := fmt.Sprintf("deepest, library: %s\ndeepest, boot stub: %s\n", path, bootPath)
+	return gates, notes, nil
+}
+
+// Kinds of object, by the path of the source.
+
+func isPatch(o string) bool {
+	return strings.Contains(o, "/src/sow_patch")
+}
+
+func isLibrary(o string) bool {
+	return (strings.Contains(o, "/firmware-stub/src/") || strings.Contains(o, "/firmware-stub/boot/")) && !isPatch(o)
+}
+
+func isRuntime(o string) bool {
+	return strings.Contains(o, "libgcc.a") || strings.Contains(o, "libc_nano.a") || strings.Contains(o, "libc.a")
+}
+
+func isBoard(o string) bool {
+	return strings.Contains(o, "/firmware-stub/ports/") || strings.Contains(o, "/firmware-stub/examples/")
+}

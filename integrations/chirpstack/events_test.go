@@ -1,0 +1,102 @@
+package chirpstack
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/sower-fuota/sower/engine/network"
+)
+
+func enum(n int32) protoreflect.Value { return protoreflect.ValueOfEnum(protoreflect.EnumNumber(n)) }
+
+const info = `"deviceInfo":{"devEui":"0101010101010A0B","applicationId":"a"}`
+
+func TestDecode(t *testing.T) {
+	at := func(s string) time.Time {
+		v, err := time.Parse(time.RFC3339Nano, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	device := network.EUI64{1, 1, 1, 1, 1, 1, 0x0a, 0x0b}
+	tests := []struct {
+		name, kind, body string
+		want             *network.Event
+	}{
+		{"uplink, time by GPS", "up", `{"deduplicationId":"d1","time":"2026-07-18T09:34:16+00:00",` + info + `,"dr":1,"fCnt":4,"fPort":200,
+			"data":"AgA=","rxInfo":[{"gatewayId":"01","gwTime":"2026-07-18T09:34:15.9Z","rssi":-100,"snr":-3},
+			{"gatewayId":"02","timeSinceGpsEpoch":"1468402473.775s","rssi":-36,"snr":10.5}],"newField":{"a":1}}`,
+			&network.Event{ID: "up/d1", Kind: network.EventUplink, Device: device, At: at("2026-07-18T09:34:15.775Z"), FCnt: 4, FPort: 200,
+				Payload: []byte{2, 0}, DataRate: 1, RSSI: -36, SNR: 10.5, Gateways: 2}},
+		{"uplink, time by the gateway", "up", `{"deduplicationId":"d2","time":"2026-07-18T09:34:16Z",` + info + `,"fPort":1,
+			"rxInfo":[{"gwTime":"2026-07-18T09:34:15.9Z","rssi":-100}]}`,
+			&network.Event{ID: "up/d2", Kind: network.EventUplink, Device: device, At: at("2026-07-18T09:34:15.9Z"), FPort: 1, RSSI: -100, Gateways: 1}},
+		{"uplink, time by the server, no port", "up", `{"deduplicationId":"d3","time":"2026-07-18T09:34:16Z",` + info + `}`,
+			&network.Event{ID: "up/d3", Kind: network.EventUplink, Device: device, At: at("2026-07-18T09:34:16Z")}},
+		{"uplink, encrypted end to end", "up", `{"deduplicationId":"d4","time":"2026-07-18T09:34:16Z",` + info + `,"fPort":200,"data":"AgA=","joinServerContext":{"sessionKeyId":"x"}}`,
+			&network.Event{ID: "up/d4", Kind: network.EventUplink, Device: device, At: at("2026-07-18T09:34:16Z")}},
+		{"join", "join", `{"deduplicationId":"d5","time":"2026-07-18T09:34:16Z",` + info + `,"devAddr":"00189440"}`,
+			&network.Event{ID: "join/d5", Kind: network.EventJoin, Device: device, At: at("2026-07-18T09:34:16Z")}},
+		{"txack", "txack", `{"time":"2026-07-18T09:34:16Z",` + info + `,"queueItemId":"q","fCntDown":3}`,
+			&network.Event{ID: "txack/q", Kind: network.EventSent, Device: device, At: at("2026-07-18T09:34:16Z"), Message: "q"}},
+		{"txack of a MAC command", "txack", `{"time":"2026-07-18T09:34:16Z",` + info + `}`, nil},
+		{"expired", "log", `{"time":"2026-07-18T09:34:16Z",` + info + `,"level":"ERROR","code":"EXPIRED","context":{"queue_item_id":"q"}}`,
+			&network.Event{ID: "log/q", Kind: network.EventDropped, Device: device, At: at("2026-07-18T09:34:16Z"), Message: "q", Reason: "EXPIRED"}},
+		{"gateway refused, stays queued", "log", `{"time":"2026-07-18T09:34:16Z",` + info + `,"code":"DOWNLINK_GATEWAY","context":{"queue_item_id":"q"}}`, nil},
+		{"log code of a newer server", "log", `{"time":"2026-07-18T09:34:16Z",` + info + `,"code":77}`, nil},
+		{"status", "status", `{}`, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := decode("application/a/device/b/event/"+tt.kind, []byte(tt.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (got == nil) != (tt.want == nil) {
+				t.Fatalf("decode = %+v, want %+v", got, tt.want)
+			}
+			if got == nil {
+				return
+			}
+			if !got.At.Equal(tt.want.At) {
+				t.Errorf("At = %s, want %s", got.At, tt.want.At)
+			}
+			g, w := *got, *tt.want
+			if string(g.Payload) != string(w.Payload) {
+				t.Errorf("Payload = %x, want %x", g.Payload, w.Payload)
+			}
+			g.At, w.At, g.Payload, w.Payload = time.Time{}, time.Time{}, nil, nil
+			if g.ID != w.ID || g.Kind != w.Kind || g.Device != w.Device || g.FCnt != w.FCnt || g.FPort != w.FPort || g.DataRate != w.DataRate ||
+				g.RSSI != w.RSSI || g.SNR != w.SNR || g.Gateways != w.Gateways || g.Message != w.Message || g.Reason != w.Reason {
+				t.Errorf("decode = %+v, want %+v", g, w)
+			}
+		})
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	for _, body := range []string{"", "{", `{"deviceInfo":{"devEui":"01"}}`, `{` + info + `,"fPort":456}`, "\x0a\x02"} {
+		if ev, err := decode("x/up", []byte(body)); err == nil {
+			t.Errorf("decode(%q) = %+v, want an error", body, ev)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, kind := range []string{"up", "join", "txack", "log", "status"} {
+		f.Add(kind, []byte(`{"deduplicationId":"d","time":"2026-07-18T09:34:16Z",`+info+`,"fPort":200,"data":"AgA=","queueItemId":"q","code":"EXPIRED"}`))
+	}
+	f.Fuzz(func(t *testing.T, kind string, body []byte) {
+		ev, err := decode("a/b/"+kind, body)
+		if err != nil || ev == nil {
+			return
+		}
+		if ev.Kind == 0 || ev.Device == (network.EUI64{}) && !strings.Contains(string(body), "0000000000000000") {
+			t.Errorf("%s: %q gave %+v", kind, body, ev)
+		}
+	})
+}
