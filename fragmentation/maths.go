@@ -42,7 +42,8 @@ func FailureProbability(m, sent int, p float64) float64 {
 	}
 	// k received fragments fail with 1-F(k-m): every time below m, rarely a little above.
 	fail := 0.0
-	for k := range m {
+	mean, deviation := float64(sent)*(1-p), math.Sqrt(float64(sent)*p*(1-p))
+	for k := max(0, int(mean-12*deviation-30)); k < m; k++ { // below lies less than 1e-30
 		fail += binomial(sent, k, 1-p)
 	}
 	for e := 0; m+e <= sent && e <= 64; e++ {

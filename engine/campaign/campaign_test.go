@@ -2,8 +2,10 @@ package campaign_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,16 +36,22 @@ type rig struct {
 	devices []*campaigntest.Device
 	c       *campaign.Campaign
 	timer   *world.Event
+	spec    campaign.Spec
 	records []campaign.Record
-	// fragments by number, as broadcast
-	sent map[int]int
+	sent    map[int]int // broadcasts of each fragment
+	sends   map[campaign.Command]int
+	// late, if set, says which broadcasts cannot be carried out in time.
+	late func(n int) bool
+	// resume makes the campaign go on from its state as JSON after each step.
+	resume bool
 }
 
 type options struct {
 	seed    uint64
 	n       int
 	matrix  fragmentation.Matrix
-	payload int // bytes
+	payload int // bytes; 6000
+	rate    int // data rate; 5
 	change  func(i int, d *campaigntest.Device)
 	spec    func(*campaign.Spec)
 	net     func(*campaigntest.Net)
@@ -68,6 +76,38 @@ func block(t testing.TB, payload int) []byte {
 	return b
 }
 
+type planKey struct {
+	n, payload, rate int
+	matrix           fragmentation.Matrix
+}
+
+var (
+	plansMu sync.Mutex
+	plans   = map[planKey]plan.Plan{}
+	blocks  = map[int][]byte{}
+)
+
+// planned returns a block and its plan, which cost too much to be made for each test.
+func planned(t *testing.T, o options) ([]byte, plan.Plan) {
+	t.Helper()
+	plansMu.Lock()
+	defer plansMu.Unlock()
+	if blocks[o.payload] == nil {
+		blocks[o.payload] = block(t, o.payload)
+	}
+	key := planKey{o.n, o.payload, o.rate, o.matrix}
+	p, ok := plans[key]
+	if !ok {
+		var err error
+		p, err = plan.Make(plan.Input{Block: blocks[o.payload], Region: airtime.EU868, DataRate: o.rate, Devices: o.n, Matrix: o.matrix, Repeater: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		plans[key] = p
+	}
+	return blocks[o.payload], p
+}
+
 func newRig(t *testing.T, o options) *rig {
 	t.Helper()
 	if o.matrix == 0 {
@@ -76,16 +116,15 @@ func newRig(t *testing.T, o options) *rig {
 	if o.payload == 0 {
 		o.payload = 6000
 	}
-	r := &rig{t: t, w: world.New(start), sent: map[int]int{}}
+	if o.rate == 0 {
+		o.rate = 5
+	}
+	r := &rig{t: t, w: world.New(start), sent: map[int]int{}, sends: map[campaign.Command]int{}}
 	r.net = campaigntest.New(r.w, o.seed)
 	if o.net != nil {
 		o.net(r.net)
 	}
-	blk := block(t, o.payload)
-	p, err := plan.Make(plan.Input{Block: blk, Region: airtime.EU868, DataRate: 5, Devices: o.n, Matrix: o.matrix, Repeater: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	blk, p := planned(t, o)
 	spec := campaign.Spec{ID: "test", Application: "app", Block: blk, Target: newVersion, Plan: p,
 		Gateways: []network.EUI64{{0xaa}}, McAddr: 0x01020304, McKey: network.Key{1, 2, 3},
 		Timing: campaign.Timing{UplinkInterval: 10 * time.Minute}}
@@ -105,6 +144,8 @@ func newRig(t *testing.T, o options) *rig {
 	if o.spec != nil {
 		o.spec(&spec)
 	}
+	r.spec = spec
+	var err error
 	if r.c, err = campaign.New(spec); err != nil {
 		t.Fatal(err)
 	}
@@ -121,6 +162,9 @@ func (r *rig) step(ev campaign.Event) {
 	for len(todo) > 0 {
 		effects := r.c.Step(r.w.Now(), todo[0])
 		todo = todo[1:]
+		if r.resume {
+			r.c = reborn(r.t, r.spec, r.c)
+		}
 		for _, e := range effects {
 			if res := r.effect(e); res != nil {
 				todo = append(todo, *res)
@@ -143,18 +187,32 @@ func (r *rig) step(ev campaign.Event) {
 	}
 }
 
-func (r *rig) trace(eui network.EUI64, format string, args ...any) {
-	if eui == traced {
-		r.t.Logf(r.w.Now().Format("15:04:05.0 ")+format, args...)
+// reborn writes the state of a campaign as JSON and makes another of it.
+func reborn(t *testing.T, spec campaign.Spec, c *campaign.Campaign) *campaign.Campaign {
+	t.Helper()
+	b, err := json.Marshal(c.State())
+	if err != nil {
+		t.Fatal(err)
 	}
+	var st campaign.State
+	if err := json.Unmarshal(b, &st); err != nil {
+		t.Fatal(err)
+	}
+	c, err = campaign.Resume(spec, st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
-
-var traced = network.EUI64{0x10, 7: 99}
 
 func (r *rig) effect(e campaign.Effect) *campaign.Result {
 	ctx := context.Background()
 	switch e := e.(type) {
 	case campaign.Send:
+		r.sends[e.Command]++
+		if r.c.Progress().Phase == campaign.PhaseWindow {
+			r.t.Errorf("%s to %s inside the window", e.Command, e.Device)
+		}
 		res := &campaign.Result{Op: e.Op, Device: e.Device}
 		payload := e.Payload
 		if e.NeedsKey {
@@ -172,7 +230,6 @@ func (r *rig) effect(e campaign.Effect) *campaign.Result {
 			r.t.Fatal(err)
 		}
 		res.Message = id
-		r.trace(e.Device, "send %s %x as %s", e.Command, payload, id)
 		return res
 	case campaign.OpenGroup:
 		id, err := r.net.OpenGroup(ctx, e.Group)
@@ -194,6 +251,9 @@ func (r *rig) effect(e campaign.Effect) *campaign.Result {
 		if now := r.w.Now(); now.Before(p.Start) || now.After(p.End) {
 			r.t.Fatalf("broadcast at %s outside the window %s..%s", now, p.Start, p.End)
 		}
+		if r.late != nil && r.late(e.N) {
+			return &campaign.Result{Op: e.Op, Failure: campaign.TooLate, Text: "injected"}
+		}
 		fcnt, err := r.net.Broadcast(ctx, e.Broadcast)
 		if err != nil {
 			r.t.Fatal(err)
@@ -206,7 +266,6 @@ func (r *rig) effect(e campaign.Effect) *campaign.Result {
 		return &campaign.Result{Op: e.Op}
 	case campaign.Record:
 		r.records = append(r.records, e)
-		r.trace(e.Device, "%+v", e)
 	}
 	return nil
 }
@@ -215,7 +274,6 @@ func (r *rig) effect(e campaign.Effect) *campaign.Result {
 func (r *rig) run(limit time.Duration) {
 	r.t.Helper()
 	r.net.Deliver(func(ev network.Event) {
-		r.trace(ev.Device, "%s %d %x %s", ev.Kind, ev.FPort, ev.Payload, ev.Message)
 		if !r.c.Ended() {
 			r.step(campaign.Heard{Event: ev})
 		}

@@ -115,9 +115,8 @@ func (c *Campaign) openWindow() {
 			d.ArmedFrom = c.st.Frames
 		}
 		d.Armed++
-		if d.Stage == StageArmed {
-			c.setStage(i, StageReceiving)
-		}
+		// What an incomplete device misses is out of date once the burst has begun.
+		c.setStage(i, StageReceiving)
 	}
 	if armed == 0 {
 		c.setPhase(PhaseCollect)

@@ -57,6 +57,9 @@ struct sow_options {
 
 #include "sow_state.h" /* struct sow; private */
 
+/* Start after a reset. *cfg and *opt are copied; port, map, identity and arena must outlive s, and s must stay
+ * where it is. Returns SOW_OK, SOW_MORE (poll: an update goes on), or the negated cause for which the library
+ * cannot run: every other call then does nothing, and an image on trial has been rejected. */
 int sow_open(struct sow *s, const struct sow_config *cfg, const struct sow_options *opt, void *arena,
              uint32_t arena_size, uint32_t now);
 

@@ -250,11 +250,10 @@ int sow_core_session(struct sow_core *c, const struct sow_session *s)
         sow_store_layout(c);
         return err;
     }
-    /* The old session ends before the new one is written: a cut in between leaves none. */
+    /* From here on a cut leaves no session: the records of the new one do not go with the old phase. */
+    c->phase = SOW_CORE_NONE;
     c->flags = 0;
     c->freeze = 0;
-    if ((err = sow_core_enter(c, SOW_CORE_NONE)) < 0)
-        return err;
     c->tag = (uint16_t)(c->tag + 16u); /* room for the tags of rows */
     c->pos = 0;
     c->received = 0;

@@ -128,6 +128,8 @@ static void status(struct sow *s, struct sow_command *c)
     if (exists || c->group != SOW_UNICAST) due += sow_datablock_spread(s, &st);
     /* A question repeated while its answer waits does not put the answer off. */
     if (!sow_armed(s, index) || sow_diff(s->at[index], due) < 0) sow_arm(s, index, due);
+    /* The status has no word for a refusal: without its cause it would look like loss, and be sent parity. */
+    if (exists && st.cause != SOW_CAUSE_OK) sow_arm(s, SOW_TIMER_DIAG, s->at[index]);
 }
 
 void sow_datablock_command(struct sow *s, struct sow_command *c)

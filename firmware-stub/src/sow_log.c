@@ -89,7 +89,7 @@ static int append(struct sow_log *l, struct record *r)
         uint32_t addr = area_addr(l, l->area) + l->next;
 
         l->next += RECORD;
-        if (sow_flash_blank(l->cfg, addr, RECORD) && sow_flash_prog(l->cfg, addr, r, RECORD) == SOW_OK)
+        if (sow_flash_prog(l->cfg, addr, r, RECORD) == SOW_OK)
             return SOW_OK;
     }
     return -SOW_CAUSE_FLASH_IO;
@@ -135,9 +135,9 @@ static int turn(struct sow_log *l, const uint8_t *blob, struct record *r)
             return -SOW_CAUSE_FLASH_IO;
     }
     h.check = sow_check(0, &h, 12);
-    if (sow_flash_prog(l->cfg, base, &h, sizeof h) < 0)
+    /* One header suffices, until it rots. */
+    if ((sow_flash_prog(l->cfg, base, &h, sizeof h) < 0) + (sow_flash_prog(l->cfg, base + RECORD, &h, sizeof h) < 0) == 2)
         return -SOW_CAUSE_FLASH_IO;
-    (void)sow_flash_prog(l->cfg, base + RECORD, &h, sizeof h); /* the first one suffices until it rots */
     *l = new;
     return SOW_OK;
 }

@@ -147,7 +147,6 @@ int sow_slot_put(struct sow_core *c, uint16_t id, const uint8_t *body)
             c->spare[i] = id;
             return SOW_OK;
         }
-        c->spare[i] = USED;
     }
     return -SOW_CAUSE_FLASH_IO;
 }

@@ -21,12 +21,14 @@ type Device struct {
 	cfg     DeviceConfig
 	limit   int // bytes of an uplink
 	station *radio.Station
-	phase   time.Duration
 	clock   time.Duration // ahead of GPS time
-	off     bool          // no power
-	dead    bool          // the application has failed
-	closed  bool
-	timer   *world.Event // IDLE_UNTIL
+	// From the decision to transmit to the transmission. It keeps apart the answers of devices that heard the
+	// same frame.
+	turnaround time.Duration
+	off        bool // no power
+	dead       bool // the application has failed
+	closed     bool
+	timer      *world.Event // IDLE_UNTIL
 
 	// Kept through a reset.
 	devNonce uint16
@@ -200,7 +202,7 @@ func (d *Device) process(frames []modem.Frame, err error, awaited bool) {
 	if resets > 0 {
 		d.count(func(s *Stats) { s.Resets += resets })
 	}
-	if (lost || resets > 0) && d.session != nil {
+	if (lost || resets > 0 || awaited) && d.session != nil {
 		d.wakeAt(d.f.cfg.World.Now(), d.link)
 	}
 }

@@ -4,8 +4,8 @@
 //
 // A device acts in three situations only, each an event of package world: its clock reaches the instant the
 // application has asked for, a frame was received, or the radio is free for the next uplink. The application
-// computes inside that event and takes no virtual time. No two devices act at the same instant: the clock of
-// each is shifted by a fraction of a millisecond that belongs to its DevEUI.
+// computes inside that event and takes no virtual time. No two devices act at the same instant: the seconds of
+// each clock begin, and each transmission starts, with a delay that belongs to the DevEUI.
 //
 // What a reset forgets: the MAC keeps the LoRaWAN session (DevAddr, keys, counters, DevNonce) as stacks do in
 // non-volatile memory, and nothing else. Uplinks that wait, multicast groups and their counters, class C
@@ -61,7 +61,7 @@ type DeviceConfig struct {
 	JoinEUI     lorawan.EUI64
 	AppKey      lorawan.AES128Key // root key of OTAA
 	DataRate    int               // of uplinks
-	ClockOffset time.Duration     // by how much the clock of the device is ahead of GPS time; may be negative
+	ClockOffset time.Duration     // by how much the clock of the device is ahead of GPS time, plus up to 1 s; may be negative
 	PowerUp     time.Duration     // after the world's present time
 	App         App
 }
@@ -132,16 +132,15 @@ func (f *Fleet) Add(cfg DeviceConfig) (*Device, error) {
 		return nil, fmt.Errorf("fleet: device %s: clock offset %s puts the clock before the GPS epoch", cfg.EUI, cfg.ClockOffset)
 	}
 	d := &Device{f: f, cfg: cfg, limit: limit}
-	// The fraction of a millisecond that keeps devices apart, in nanoseconds.
-	d.phase = time.Duration(radio.Hash(d.id()) % uint64(time.Millisecond))
-	d.clock = cfg.ClockOffset + d.phase
+	d.clock = cfg.ClockOffset + time.Duration(radio.Hash(d.id(), 0)%uint64(time.Second))
+	d.turnaround = time.Millisecond + time.Duration(radio.Hash(d.id(), 1)%uint64(time.Millisecond))
 	if d.station, err = f.cfg.Medium.NewStation(cfg.EUI, d); err != nil {
 		return nil, err
 	}
 	i := f.index(cfg.EUI)
 	f.devices = slices.Insert(f.devices, i, d)
 	d.off = true
-	f.cfg.World.At(now.Add(cfg.PowerUp+d.phase), "power up", d.PowerUp)
+	f.cfg.World.At(now.Add(cfg.PowerUp), "power up", d.PowerUp)
 	return d, nil
 }
 

@@ -55,8 +55,7 @@ func (r *radioState) forget(d *Device) {
 	*r = radioState{}
 }
 
-// kick starts the next transmission if the radio is free and there is a reason. It happens a fraction of a
-// millisecond later, which keeps apart the answers of devices that heard the same frame.
+// kick starts the next transmission if the radio is free and there is a reason.
 func (d *Device) kick() {
 	r := &d.radio
 	if !d.running() || r.busy || r.wake != nil || r.retry != nil {
@@ -66,7 +65,7 @@ func (d *Device) kick() {
 		return
 	}
 	now := d.f.cfg.World.Now()
-	at := now.Add(time.Millisecond + d.phase)
+	at := now.Add(d.turnaround)
 	if txEnd := d.station.TransmittingUntil(); txEnd.After(at) { // the reset came in the middle of a frame
 		at = txEnd
 	}

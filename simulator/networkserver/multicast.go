@@ -191,16 +191,15 @@ func (s *Server) send(g *group, item *groupItem) error {
 	}
 	gateway := s.gatewayByID(item.gateway)
 	s.downlinks++
-	at := now
-	if !item.emitAt.IsZero() {
-		at = item.emitAt
-		if !at.After(now) { // a gateway needs the frame before its time
-			return radio.ErrTooLate
-		}
+	frame := radio.Frame{Payload: payload, Frequency: g.conf.Frequency, DataRate: int(g.conf.Dr), Copy: item.copy}
+	if item.emitAt.IsZero() {
+		_, err = gateway.radio.TransmitSoon(frame)
+		return err
 	}
-	return gateway.radio.Transmit(radio.Frame{
-		Payload: payload, Frequency: g.conf.Frequency, DataRate: int(g.conf.Dr), Copy: item.copy,
-	}, at)
+	if !item.emitAt.After(now) { // a gateway needs the frame before its time
+		return radio.ErrTooLate
+	}
+	return gateway.radio.Transmit(frame, item.emitAt)
 }
 
 // counters lists the frame counters in the queue once each, in order of creation.

@@ -136,7 +136,7 @@ func (s *Station) Transmit(f Frame) (time.Time, error) {
 	}
 	s.m.world.At(f.End, "uplink", func() {
 		for _, g := range s.m.gateways {
-			if g.transmitted(f.Start, f.End) {
+			if _, busy := g.busy(f.Start, f.End); busy {
 				continue
 			}
 			k := f.Key
@@ -200,29 +200,53 @@ func (g *Gateway) Transmit(f Frame, at time.Time) error {
 	if err != nil {
 		return err
 	}
-	now := g.m.world.Now()
-	if at.Before(now) {
+	if at.Before(g.m.world.Now()) {
 		return ErrTooLate
 	}
-	f.Start, f.End, f.Gateway = at, at.Add(toa), g.id
-	g.booked = slices.DeleteFunc(g.booked, func(b span) bool { return b.end.Add(keepBooked).Before(now) })
-	if g.transmitted(f.Start, f.End) {
+	if _, busy := g.busy(at, at.Add(toa)); busy {
 		return ErrCollision
 	}
-	g.booked = append(g.booked, span{f.Start, f.End})
-	g.sent += f.Airtime()
-	g.frames++
-	g.m.world.At(at, "downlink", func() { g.m.begin(f) })
+	g.program(f, at, toa)
 	return nil
 }
 
-func (g *Gateway) transmitted(from, until time.Time) bool {
+// TransmitSoon programs a downlink for the first gap that is long enough, as packet forwarders do with what is
+// to be sent immediately, and returns its start.
+func (g *Gateway) TransmitSoon(f Frame) (time.Time, error) {
+	toa, err := g.m.plan.timeOnAir(f.DataRate, len(f.Payload), airtime.Downlink)
+	if err != nil {
+		return time.Time{}, err
+	}
+	at := g.m.world.Now()
+	for {
+		until, busy := g.busy(at, at.Add(toa))
+		if !busy {
+			break
+		}
+		at = until
+	}
+	g.program(f, at, toa)
+	return at, nil
+}
+
+func (g *Gateway) program(f Frame, at time.Time, toa time.Duration) {
+	now := g.m.world.Now()
+	f.Start, f.End, f.Gateway = at, at.Add(toa), g.id
+	g.booked = slices.DeleteFunc(g.booked, func(b span) bool { return b.end.Add(keepBooked).Before(now) })
+	g.booked = append(g.booked, span{f.Start, f.End})
+	g.sent += toa
+	g.frames++
+	g.m.world.At(at, "downlink", func() { g.m.begin(f) })
+}
+
+// busy says whether the gateway transmits in the interval, and until when.
+func (g *Gateway) busy(from, until time.Time) (time.Time, bool) {
 	for _, b := range g.booked {
 		if overlap(b.start, b.end, from, until) {
-			return true
+			return b.end, true
 		}
 	}
-	return false
+	return time.Time{}, false
 }
 
 // begin finds who hears the frame, and schedules its end.

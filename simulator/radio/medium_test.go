@@ -209,6 +209,25 @@ func TestGatewayRefusesOverlapAndPast(t *testing.T) {
 	}
 }
 
+// An immediate downlink goes into the first gap that is long enough.
+func TestGatewayTransmitsSoon(t *testing.T) {
+	a := newAir(t, 0)
+	a.world.At(ms(1000), "book", func() {
+		for _, at := range []int{1050, 1100, 1200} { // gaps of 50, 8.8 and 58.8 ms
+			if err := a.gateway.Transmit(frame(1, 5), ms(at)); err != nil {
+				t.Error(err)
+			}
+		}
+		for i, want := range []time.Duration{0, 141216, 241216, 282432} { // µs
+			at, err := a.gateway.TransmitSoon(frame(2, 5))
+			if got := at.Sub(ms(1000)); err != nil || got != want*time.Microsecond {
+				t.Errorf("immediate frame %d begins %s after the call, %v, want %s", i, got, err, want*time.Microsecond)
+			}
+		}
+	})
+	a.run()
+}
+
 // A class A window takes the receiver from a class C session at once, and gives it back.
 func TestHigherPriorityInterruptsReception(t *testing.T) {
 	a := newAir(t, 0)

@@ -356,7 +356,7 @@ func (d *Device) fwMgmt(b []byte) {
 			}
 			ans, _ = fwmgmt.AppendCommand(ans, applayer.V1, a)
 		case fwmgmt.DevRebootCountdownReq:
-			ans, _ = fwmgmt.AppendCommand(ans, applayer.V1, fwmgmt.DevRebootCountdownAns{Countdown: cmd.Countdown})
+			ans, _ = fwmgmt.AppendCommand(ans, applayer.V1, fwmgmt.DevRebootCountdownAns(cmd))
 			d.rebootMark++
 			mark := d.rebootMark
 			d.net.World.After(time.Duration(cmd.Countdown)*time.Second, "reboot", func() {

@@ -8,9 +8,9 @@ import (
 )
 
 // TestSanitizers builds packages and shell with the address and undefined-behaviour sanitizers and feeds them random
-// messages; SOWER_PROOF=1 feeds a hundred times as many.
+// messages; SOWER_PROOF=1 feeds three hundred times as many.
 func TestSanitizers(t *testing.T) {
-	runs := "3000"
+	runs := "1000"
 	if os.Getenv("SOWER_PROOF") != "" {
 		runs = "300000"
 	}

@@ -1,0 +1,304 @@
+package campaign_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sower-fuota/sower/applayer/diag"
+	"github.com/sower-fuota/sower/engine/campaign"
+	"github.com/sower-fuota/sower/engine/campaign/campaigntest"
+	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/fragmentation"
+)
+
+// TestRejoin lets every device join again at some time between the start and the end: before, inside and after
+// the window, in both versions.
+func TestRejoin(t *testing.T) {
+	for _, matrix := range []fragmentation.Matrix{fragmentation.V1, fragmentation.V2} {
+		t.Run(matrix.String(), func(t *testing.T) {
+			r := newRig(t, options{seed: 5, n: 40, matrix: matrix, change: func(i int, d *campaigntest.Device) {
+				d.RejoinAt = time.Duration(i+1) * 4 * time.Minute
+			}})
+			r.run(48 * time.Hour)
+			for i := range r.devices {
+				r.wantUpdated(i)
+			}
+		})
+	}
+}
+
+// TestSessionCntReplay has devices whose last SessionCnt the server does not know.
+func TestSessionCntReplay(t *testing.T) {
+	last := []int{-1, 0, 1, 7, 60, 500, 4000, 60000}
+	r := newRig(t, options{seed: 1, n: len(last), change: func(i int, d *campaigntest.Device) { d.LastCnt = last[i] }})
+	r.run(48 * time.Hour)
+	for i, n := range last {
+		if n > 4681 { // beyond the steps 1, 8, 64, 512, 4096
+			r.wantFailed(i, diag.StepSetup, diag.CauseSessionReplay)
+		} else {
+			r.wantUpdated(i)
+			if got := int(r.c.State().Devices[i].SessionCnt); got <= n {
+				t.Errorf("device %d: session %d, the device had used %d", i, got, n)
+			}
+		}
+	}
+}
+
+// TestSeveralWindows sends more than the longest window holds.
+func TestSeveralWindows(t *testing.T) {
+	r := newRig(t, options{seed: 1, n: 4, payload: 56000, rate: 1, spec: func(s *campaign.Spec) { s.Plan.Pace = 40 * time.Second },
+		change: func(_ int, d *campaigntest.Device) { d.LossUp, d.LossDown = 0, 0.05 }})
+	if _, fit := r.spec.Plan.Window(r.spec.Plan.M, 1); fit >= r.spec.Plan.M {
+		t.Fatalf("all %d fragments fit into one window", r.spec.Plan.M)
+	}
+	r.run(200 * time.Hour)
+	for i := range r.devices {
+		r.wantUpdated(i)
+	}
+	if p := r.c.Progress(); p.Window < 2 || p.DataSent != p.M {
+		t.Errorf("%d windows, %d of %d data fragments, want at least 2 windows and each fragment once", p.Window, p.DataSent, p.M)
+	}
+}
+
+// TestResume replaces the campaign by one made of its state, before every single step.
+func TestResume(t *testing.T) {
+	var ends [2]string
+	for i, resume := range []bool{false, true} {
+		r := newRig(t, options{seed: 3, n: 12})
+		r.resume = resume
+		r.run(48 * time.Hour)
+		ends[i] = fmt.Sprintf("%+v %+v", r.c.Progress(), r.c.Rows())
+	}
+	if ends[0] != ends[1] {
+		t.Errorf("with resumption the campaign ends with\n%s\nwithout with\n%s", ends[1], ends[0])
+	}
+}
+
+// TestLateFragments loses fragments before they reach the network: the campaign goes on, parity makes up.
+func TestLateFragments(t *testing.T) {
+	r := newRig(t, options{seed: 2, n: 10})
+	r.late = func(n int) bool { return n%7 == 3 }
+	r.run(48 * time.Hour)
+	for i := range r.devices {
+		r.wantUpdated(i)
+	}
+	if p := r.c.Progress(); p.DataSent >= p.M {
+		t.Errorf("%d data fragments counted as sent, but some were late", p.DataSent)
+	}
+}
+
+// TestCanary gives the server wrong keys of all devices: no fragment may be sent.
+func TestCanary(t *testing.T) {
+	r := newRig(t, options{seed: 2, n: 10, change: func(_ int, d *campaigntest.Device) { d.ServerKey[3] ^= 1 }})
+	r.run(48 * time.Hour)
+	for i := range r.devices {
+		r.wantFailed(i, diag.StepReceive, diag.CauseKeyMismatch)
+	}
+	if p := r.c.Progress(); p.DataSent != 0 || p.StatusSent == 0 {
+		t.Errorf("%d data fragments and %d status requests sent", p.DataSent, p.StatusSent)
+	}
+}
+
+func TestServerAnswersClock(t *testing.T) {
+	for _, server := range []bool{false, true} {
+		r := newRig(t, options{seed: 4, n: 6, net: func(n *campaigntest.Net) { n.Caps.ServerAnswersClock = server },
+			change: func(_ int, d *campaigntest.Device) {
+				if server {
+					d.Clock = 0
+				}
+			}})
+		r.run(48 * time.Hour)
+		for i := range r.devices {
+			r.wantUpdated(i)
+		}
+		if got := r.sends[campaign.CmdTime] > 0; got == server {
+			t.Errorf("ServerAnswersClock=%v: AppTimeAns sent by the engine: %v", server, got)
+		}
+	}
+}
+
+// TestAlreadyThere has devices that run the new version from the start: nothing is sent to them.
+func TestAlreadyThere(t *testing.T) {
+	r := newRig(t, options{seed: 4, n: 3, change: func(_ int, d *campaigntest.Device) { d.Old = newVersion }})
+	r.run(48 * time.Hour)
+	for i := range r.devices {
+		r.wantUpdated(i)
+	}
+	if p := r.c.Progress(); p.DataSent != 0 || r.sends[campaign.CmdReboot] != 0 {
+		t.Errorf("%d fragments and %d reboots for devices that were up to date", p.DataSent, r.sends[campaign.CmdReboot])
+	}
+}
+
+// TestUnheardForeignDevice needs the unicast status: it has no diagnostic package and its block is complete.
+func TestForeignDevicesAreAskedOneByOne(t *testing.T) {
+	r := newRig(t, options{seed: 6, n: 8, change: func(_ int, d *campaigntest.Device) { d.Diag = false }})
+	r.run(48 * time.Hour)
+	for i := range r.devices {
+		r.wantUpdated(i)
+	}
+	if r.sends[campaign.CmdStatus] < len(r.devices)/2 {
+		t.Errorf("%d unicast status requests, want about one for each of %d devices", r.sends[campaign.CmdStatus], len(r.devices))
+	}
+}
+
+// halted runs a campaign to the instant at which step returns effects that match, and answers with a result.
+func halted(t *testing.T, answer func(campaign.Effect) *campaign.Result) *campaign.Campaign {
+	t.Helper()
+	r := newRig(t, options{seed: 1, n: 6})
+	var todo []campaign.Event
+	step := func(ev campaign.Event) {
+		todo = append(todo, ev)
+		for len(todo) > 0 {
+			effects := r.c.Step(r.w.Now(), todo[0])
+			todo = todo[1:]
+			for _, e := range effects {
+				res := answer(e)
+				if res == nil {
+					res = r.effect(e)
+				}
+				if res != nil {
+					todo = append(todo, *res)
+				}
+			}
+		}
+		if r.timer != nil {
+			r.timer.Cancel()
+		}
+		if r.c.Ended() {
+			r.net.Stop()
+		}
+	}
+	var tick func()
+	handle := func(ev campaign.Event) {
+		step(ev)
+		if at := r.c.NextWake(); !at.IsZero() {
+			r.timer = r.w.At(at, "tick", tick)
+		}
+	}
+	tick = func() { handle(campaign.Tick{}) }
+	r.net.Deliver(func(ev network.Event) { handle(campaign.Heard{Event: ev}) })
+	handle(campaign.Start{})
+	if err := r.w.Run(t.Context(), start.Add(48*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if !r.c.Ended() || r.c.Progress().Halted == "" {
+		t.Fatalf("not halted: %+v", r.c.Progress())
+	}
+	if n := r.net.OpenGroups(); n != 0 {
+		t.Errorf("%d groups were left open", n)
+	}
+	return r.c
+}
+
+func TestHalts(t *testing.T) {
+	tests := []struct {
+		name, want string
+		answer     func(campaign.Effect) *campaign.Result
+	}{
+		{"group refused", "could not be opened", func(e campaign.Effect) *campaign.Result {
+			if e, ok := e.(campaign.OpenGroup); ok {
+				return &campaign.Result{Op: e.Op, Failure: campaign.Refused, Text: "gateway offline"}
+			}
+			return nil
+		}},
+		{"fragment refused", "refused", func(e campaign.Effect) *campaign.Result {
+			if e, ok := e.(campaign.Broadcast); ok && e.N == 5 {
+				return &campaign.Result{Op: e.Op, Failure: campaign.Refused, Text: "group is gone"}
+			}
+			return nil
+		}},
+		{"somebody else sends", "somebody else", func(e campaign.Effect) *campaign.Result {
+			if e, ok := e.(campaign.Broadcast); ok && e.N == 5 {
+				return &campaign.Result{Op: e.Op, FCnt: 77}
+			}
+			return nil
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := halted(t, tt.answer)
+			if h := c.Progress().Halted; !strings.Contains(h, tt.want) {
+				t.Errorf("halted: %q, want %q", h, tt.want)
+			}
+		})
+	}
+}
+
+// TestGroupOpenedAfterAbort must not leave a group behind.
+func TestGroupOpenedAfterAbort(t *testing.T) {
+	r := newRig(t, options{seed: 1, n: 1})
+	var op uint64
+	for _, e := range r.c.Step(start, campaign.Start{}) {
+		if e, ok := e.(campaign.OpenGroup); ok {
+			op = e.Op
+		}
+	}
+	r.c.Step(start, campaign.Abort{Reason: "test"})
+	closed := false
+	for _, e := range r.c.Step(start, campaign.Result{Op: op, Group: "late"}) {
+		if e, ok := e.(campaign.CloseGroup); ok && e.Group == "late" {
+			closed = true
+		}
+	}
+	if !closed {
+		t.Error("a group that opened after the abort was not closed")
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	good := newRig(t, options{seed: 1, n: 2}).spec
+	tests := []struct {
+		name   string
+		change func(*campaign.Spec)
+	}{
+		{"no ID", func(s *campaign.Spec) { s.ID = "" }},
+		{"no devices", func(s *campaign.Spec) { s.Devices = nil }},
+		{"no gateways", func(s *campaign.Spec) { s.Gateways = nil }},
+		{"no multicast key", func(s *campaign.Spec) { s.McKey = network.Key{} }},
+		{"device twice", func(s *campaign.Spec) { s.Devices = append(s.Devices, s.Devices[0]) }},
+		{"other block", func(s *campaign.Spec) { s.Block = s.Block[1:] }},
+		{"matrix of the printed text", func(s *campaign.Spec) { s.Plan.Matrix = fragmentation.V2Absolute }},
+		{"no pace", func(s *campaign.Spec) { s.Plan.Pace = 0 }},
+		{"other M", func(s *campaign.Spec) { s.Plan.M++ }},
+		{"group id", func(s *campaign.Spec) { s.McGroupID = 4 }},
+		{"parity without indices", func(s *campaign.Spec) { s.Plan.Indices = nil }},
+	}
+	if _, err := campaign.New(good); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := good
+			s.Devices = append([]campaign.Target(nil), good.Devices...)
+			tt.change(&s)
+			if _, err := campaign.New(s); !errors.Is(err, campaign.ErrSpec) {
+				t.Errorf("New = %v, want ErrSpec", err)
+			}
+		})
+	}
+}
+
+// TestForeignEventsAreIgnored feeds events of other devices and nonsense of its own.
+func TestForeignEventsAreIgnored(t *testing.T) {
+	r := newRig(t, options{seed: 1, n: 1})
+	r.c.Step(start, campaign.Start{})
+	before := fmt.Sprintf("%+v", r.c.State())
+	if e := r.c.Step(start, campaign.Heard{Event: network.Event{Kind: network.EventUplink, Device: network.EUI64{9}, FPort: 201, Payload: []byte{0, 3, 2}}}); len(e) != 0 {
+		t.Errorf("an uplink of a foreign device has effects: %v", e)
+	}
+	if after := fmt.Sprintf("%+v", r.c.State()); after != before {
+		t.Error("an uplink of a foreign device changed the state")
+	}
+	for _, port := range []uint8{200, 201, 202, 203, 204, 10, 0} {
+		for _, payload := range [][]byte{nil, {0xff}, {1}, {0, 9, 9, 9}, {2, 0xff}, make([]byte, 200)} {
+			r.c.Step(start.Add(time.Second), campaign.Heard{Event: network.Event{Kind: network.EventUplink,
+				Device: r.devices[0].EUI, At: start.Add(time.Second), FPort: port, Payload: payload}})
+		}
+	}
+	if s := r.c.Rows()[0].Stage; s > campaign.StageGroup {
+		t.Errorf("nonsense brought the device to stage %s", s)
+	}
+}
