@@ -13,9 +13,9 @@ include firmware-stub/firmware.mk
 
 # The go command does not notice changes in C files outside a package's folder; this makes them part of the
 # build's identity.
-export CGO_CFLAGS := -O2 -g -DSOW_SOURCES=$(shell cat $(FW_LIB) $(FW_HEADERS) | cksum | cut -d' ' -f1)
+export CGO_CFLAGS := -O2 -g -DSOW_SOURCES=$(shell cat $(FW_LIB) $(FW_HEADERS) firmware-stub/ports/posix/*.c | cksum | cut -d' ' -f1)
 
-.PHONY: help setup build firmware run test check generate clean
+.PHONY: help setup build run test check fuzz proof generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,14 @@ run: firmware build ## a whole update on a simulated fleet (OLD=a.bin NEW=b.bin:
 test: firmware check ## everything that must hold, in minutes
 	@$(GO) test ./...
 	@$(GO) test -race ./engine/... ./integrations/... ./simulator/world ./simulator/radio ./simulator/fleet ./simulator/networkserver
+	@scripts/fuzz.sh 20s
+
+fuzz: ## every fuzz target for 20 s
+	@scripts/fuzz.sh 20s
+
+proof: firmware check ## the long form of every proof: hours
+	@SOWER_PROOF=1 $(GO) test -timeout 4h -tags proof ./...
+	@scripts/fuzz.sh 10m
 
 clean: ## remove what was built
 	@rm -rf bin build run

@@ -76,6 +76,8 @@ func Choose(req Request) (Choice, error) {
 		if err != nil {
 			return Choice{}, err
 		}
+		c.Reasons = append([]Reason{{Code: ReasonSize, Text: fmt.Sprintf(
+			"%d fragments of %d bytes, as asked for, with %d bytes of padding", c.M, c.Size, c.Padding)}}, c.Reasons...)
 		c.warnings()
 		return c, nil
 	}

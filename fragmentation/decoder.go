@@ -22,9 +22,10 @@ var (
 // after parity and parity alone are all welcome. It keeps every bit of information it is
 // given, so it completes at the earliest fragment at which completion is possible.
 //
-// Memory is M*FragSize bytes from the start, and (M/8+24) bytes for each parity fragment that
-// currently stands in for a missing uncoded one, never more than fragments are missing: 4 MiB
-// and 34 MiB at the very limits of TS004. Nothing an input can hold makes it grow further.
+// Memory is M*(FragSize+25) bytes from the start, and M/8 bytes for each parity fragment that
+// currently stands in for a missing uncoded one, never more of them than fragments are missing.
+// At the limits of TS004 that is 4.6 MB (M = 16383) and 8.4 MB (M = 8192, parity only). Nothing
+// an input can hold makes it grow further.
 //
 // A Decoder is for one goroutine at a time.
 type Decoder struct {

@@ -72,7 +72,7 @@ func TestProofMendedTwins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n2 := trials(15_000, 3_000_000)
+	n2 := trials(15_000, 2_000_000)
 	mended := Measure(mustCode(t, m, V1, list), p, n2, rand.NewPCG(3, 2))
 	t.Logf("M=768 p=30 %%: unmended %.4f incomplete at M+10, mean %.2f (%d devices); mended %.6f, mean %.3f (%d devices)",
 		plain.FailAt(10), plain.Mean(), n, mended.FailAt(10), mended.Mean(), n2)

@@ -16,6 +16,7 @@ type display struct {
 	terminal io.Writer // nil when there is none
 	console  bool
 	drawn    bool
+	state    string // last drawn, without its time
 	phase    map[string]string
 }
 
@@ -44,15 +45,16 @@ func (d *display) line(l rehearse.ConsoleLine) {
 
 // progress shows where the campaigns are.
 func (d *display) progress(p rehearse.Progress) {
-	if d.terminal != nil {
-		d.clear()
-		fmt.Fprint(d.terminal, p.String())
-		d.drawn = true
-	}
 	if d.phase[p.Group] != p.Phase.String() {
 		d.phase[p.Group] = p.Phase.String()
 		d.clear()
 		fmt.Fprintln(d.out, p.String())
+		return
+	}
+	if _, state, _ := strings.Cut(p.String(), "  "); d.terminal != nil && state != d.state {
+		d.clear()
+		fmt.Fprint(d.terminal, p.String())
+		d.drawn, d.state = true, state
 	}
 }
 

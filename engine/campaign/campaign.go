@@ -70,7 +70,7 @@ type Target struct {
 // Timing holds the patience of a campaign. Zero values mean the defaults named here.
 type Timing struct {
 	UplinkInterval time.Duration // longest usual time between two uplinks of a device; 1 h
-	Silence        time.Duration // a device not heard for so long is lost; 8 uplink intervals
+	Silence        time.Duration // a device not heard for so long is lost; 12 uplink intervals
 	Prepare        time.Duration // longest set-up; 24 uplink intervals
 	Lead           time.Duration // from announcement to window; 6 uplink intervals
 	Ready          time.Duration // from block complete to image ready, to reboot, to confirmation; 24 uplink intervals
@@ -86,7 +86,7 @@ func (t Timing) withDefaults() Timing {
 		}
 	}
 	def(&t.UplinkInterval, time.Hour)
-	def(&t.Silence, 8*t.UplinkInterval)
+	def(&t.Silence, 12*t.UplinkInterval)
 	def(&t.Prepare, 24*t.UplinkInterval)
 	def(&t.Lead, 6*t.UplinkInterval)
 	def(&t.Ready, 24*t.UplinkInterval)
@@ -98,7 +98,7 @@ func (t Timing) withDefaults() Timing {
 
 // Limits holds the effort that a campaign makes. Zero values mean the defaults named here.
 type Limits struct {
-	Attempts int // deliveries of one command without an answer; 10
+	Attempts int // deliveries of one command without an answer; 12
 	Rounds   int // status rounds in one window; 6
 	Windows  int // class C windows; 5
 	TopUp    int // most parity that one device is worth in a round, in fragments; 1.5 M + 20
@@ -111,7 +111,7 @@ func (l Limits) withDefaults(m int) Limits {
 			*n = v
 		}
 	}
-	def(&l.Attempts, 10)
+	def(&l.Attempts, 12)
 	def(&l.Rounds, 6)
 	def(&l.Windows, 5)
 	def(&l.TopUp, m+m/2+20)

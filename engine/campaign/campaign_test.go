@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -316,30 +317,58 @@ func (r *rig) wantFailed(i int, step diag.Step, cause diag.Cause) {
 	}
 }
 
-// TestFleet runs fleets of good devices over bad links to the end: every one must be updated.
+// seeds is how many random fleets a property is tried on; SOWER_PROOF=1 asks for many.
+func seeds() uint64 {
+	if os.Getenv("SOWER_PROOF") != "" {
+		return 500
+	}
+	return 15
+}
+
+// TestFleet runs fleets of sound devices over bad links to the end: every one must be updated, whatever its losses,
+// its clock, its last SessionCnt, whether it joins again, repeats its uplinks or has the diagnostic package.
 func TestFleet(t *testing.T) {
 	for _, matrix := range []fragmentation.Matrix{fragmentation.V1, fragmentation.V2} {
-		for seed := range uint64(12) {
+		for seed := range seeds() {
 			t.Run(fmt.Sprintf("%s/seed=%d", matrix, seed), func(t *testing.T) {
+				rng := rand.New(rand.NewPCG(seed, 3))
+				worst := float64(seed%4) * 0.1
 				r := newRig(t, options{seed: seed, n: 40, matrix: matrix, change: func(i int, d *campaigntest.Device) {
-					d.LossUp, d.LossDown = float64(seed%4)*0.1, float64(seed%3)*0.1
+					d.LossUp, d.LossDown = rng.Float64()*worst, rng.Float64()*worst
+					d.Diag = rng.IntN(2) == 0
+					d.Clock = time.Duration(rng.NormFloat64() * float64(10*time.Minute))
+					if rng.IntN(4) == 0 {
+						d.RejoinAt = time.Duration(rng.Float64() * float64(4*time.Hour))
+					}
+					if rng.IntN(4) == 0 {
+						d.LastCnt = rng.IntN(100)
+					}
 				}, net: func(n *campaigntest.Net) {
-					n.Repeat = 0.1
-					n.Caps.ReportsSent = seed%2 == 0
+					n.Repeat = rng.Float64() * 0.2
+					n.Caps.ReportsSent = rng.IntN(2) == 0
 				}})
-				r.run(48 * time.Hour)
+				r.run(96 * time.Hour)
 				for i := range r.devices {
 					r.wantUpdated(i)
 				}
-				p := r.c.Progress()
-				if p.DataSent != p.M && seed%12 == 0 {
-					t.Errorf("%d data fragments sent over perfect links, want %d", p.DataSent, p.M)
-				}
-				if p.ParitySent > p.M && seed%3 < 2 {
-					t.Errorf("%d parity fragments for %d data fragments", p.ParitySent, p.M)
+				if p := r.c.Progress(); p.DataSent+p.ParitySent > 6*p.M {
+					t.Errorf("%d fragments sent for a block of %d", p.DataSent+p.ParitySent, p.M)
 				}
 			})
 		}
+	}
+}
+
+// TestPerfectLinks must send each data fragment once, and little parity.
+func TestPerfectLinks(t *testing.T) {
+	r := newRig(t, options{seed: 1, n: 40, change: func(_ int, d *campaigntest.Device) { d.LossUp, d.LossDown = 0, 0 }})
+	r.run(24 * time.Hour)
+	for i := range r.devices {
+		r.wantUpdated(i)
+	}
+	if p := r.c.Progress(); p.DataSent != p.M || p.ParitySent != r.spec.Plan.Parity || p.Window != 1 {
+		t.Errorf("%d data and %d parity fragments in %d windows, planned %d and %d in one", p.DataSent, p.ParitySent, p.Window,
+			p.M, r.spec.Plan.Parity)
 	}
 }
 
@@ -368,7 +397,7 @@ func TestFailures(t *testing.T) {
 		{"silent after boot", func(d *campaigntest.Device) { d.SilentAfterBoot = true }, diag.StepTrial, diag.CauseSilentAfterBoot},
 		{"deaf", func(d *campaigntest.Device) { d.LossDown = 0.97 }, 0, 0},
 	}
-	for seed := range uint64(4) {
+	for seed := range seeds() / 3 {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			r := newRig(t, options{seed: seed, n: len(failures) + 10, change: func(i int, d *campaigntest.Device) {
 				if i < len(failures) {

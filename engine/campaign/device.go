@@ -208,6 +208,9 @@ func (c *Campaign) impatient(i int) {
 // lost ends the campaign for a device that has been silent for too long.
 func (c *Campaign) lost(i int) {
 	d := &c.st.Devices[i]
+	if p := &d.Pending; d.Stage == StageReady && p.Kind == CmdReboot && (p.Attempts > 0 || !p.Delivered.IsZero()) {
+		c.rebooting(i, c.now) // it was told to, and nothing was heard since
+	}
 	switch d.Stage {
 	case StageRebooting, StageProving:
 		c.fail(i, diag.StepTrial, diag.CauseSilentAfterBoot, "")
@@ -485,8 +488,8 @@ func (c *Campaign) dataBlock(i int, at time.Time, cmd datablock.Command) {
 
 func (c *Campaign) sessionSet(i int, at time.Time, ans datablock.FragSessionSetupAns) {
 	d := &c.st.Devices[i]
-	if d.Frag || d.Pending.Kind != CmdSession {
-		return // a repeated answer
+	if d.Frag || d.Pending.Kind != CmdSession || !at.After(d.Pending.Queued) {
+		return // a repeated answer, or one to an earlier request
 	}
 	d.answered(CmdSession)
 	switch {
@@ -541,6 +544,9 @@ func (c *Campaign) status(i int, at time.Time, ans datablock.FragSessionStatusAn
 	case ans.MissingFrag == 1 && int(ans.NbFragReceived) > c.spec.Plan.M+8 && !d.Presumed:
 		d.Presumed = true // some stacks go on saying 1 for ever; the image will tell
 		c.complete(i)
+	case ans.NbFragReceived == 0 && c.left(d):
+		d.Missing, d.Armed = -1, 0
+		c.setStage(i, StageIncomplete)
 	case ans.NbFragReceived == 0 && sent >= 10:
 		c.fail(i, diag.StepReceive, diag.CauseKeyMismatch, "")
 	default:
@@ -551,6 +557,9 @@ func (c *Campaign) status(i int, at time.Time, ans datablock.FragSessionStatusAn
 		c.setStage(i, StageIncomplete)
 	}
 }
+
+// left reports whether a device joined again since the last announcement, and so lost the window.
+func (c *Campaign) left(d *Device) bool { return d.Joined.After(c.st.Window.Announced) }
 
 // complete notes that a device holds the block.
 func (c *Campaign) complete(i int) {

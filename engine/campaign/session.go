@@ -62,7 +62,7 @@ func (c *Campaign) advancePrepare() {
 			case d.Stage == StageDiscover:
 				c.fail(i, diag.StepSetup, diag.CausePackagesMissing, d.Note)
 			default:
-				c.fail(i, diag.StepSetup, diag.CauseSetupTimeout, "stopped at stage "+d.Stage.String())
+				c.setStage(i, StagePrepared) // the rest of the set-up can be made up for until the window
 			}
 		}
 	}
@@ -307,8 +307,8 @@ func (c *Campaign) topUp() {
 // need is how much parity a device needs.
 func (c *Campaign) need(d *Device) int {
 	missing, received, sent := d.Missing, d.Received, c.st.Frames-d.ArmedFrom
-	if received <= 0 || received > sent {
-		received, sent = 80, 100 // nothing to go by: devices count as they like
+	if received <= 0 || received > sent || c.left(d) {
+		received, sent = 80, 100 // nothing to go by: it was not there all the time, or counts as it likes
 	}
 	if missing == 255 {
 		missing = max(missing, c.spec.Plan.M-d.Received)
