@@ -27,10 +27,16 @@ const (
 	tlvSHA256          = 0x10
 	tlvECDSASignature  = 0x22
 	headerFieldsLength = 28 // header fields before the four bytes of padding
+
+	flagsEncrypted = 0x04 | 0x08 // AES-128, AES-256
 )
 
-// ErrImage is returned for bytes that are no valid MCUboot image.
-var ErrImage = errors.New("mcuboot: not a valid image")
+var (
+	// ErrImage is returned for bytes that are no valid MCUboot image.
+	ErrImage = errors.New("mcuboot: not a valid image")
+	// ErrSignature is returned by [Verify] for an image that this key did not sign.
+	ErrSignature = errors.New("mcuboot: signature does not verify")
+)
 
 // Options describe the image that [Wrap] makes.
 type Options struct {
@@ -48,9 +54,10 @@ type Image struct {
 	Revision     uint16
 	Build        uint32
 	LoadAddress  uint32
-	HeaderSize   int // bytes
-	BodySize     int // bytes
-	Size         int // bytes, header, body and TLV areas
+	HeaderSize   int  // bytes
+	BodySize     int  // bytes
+	Size         int  // bytes, header, body and TLV areas
+	Signed       bool // with ECDSA; see [Verify]
 }
 
 // Wrap returns body as an MCUboot image.
@@ -117,12 +124,42 @@ func Is(b []byte) bool {
 // Parse reads the image at the start of b and checks its SHA-256. Bytes after it (a trailer, padding) are
 // ignored; Image.Size says where it ends.
 func Parse(b []byte) (Image, error) {
+	im, _, err := parse(b)
+	return im, err
+}
+
+// Verify is [Parse] and a check of the image's ECDSA P-256 signature. Errors wrap [ErrImage] or [ErrSignature].
+func Verify(b []byte, pub *ecdsa.PublicKey) (Image, error) {
+	im, tlvs, err := parse(b)
+	if err != nil {
+		return Image{}, err
+	}
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return Image{}, err
+	}
+	keyHash := sha256.Sum256(der)
+	switch {
+	case !im.Signed:
+		return Image{}, fmt.Errorf("%w: the image carries none", ErrSignature)
+	case !bytes.Equal(tlvs[tlvKeyHash], keyHash[:]):
+		return Image{}, fmt.Errorf("%w: signed with the key of hash %x…, not %x…", ErrSignature, head(tlvs[tlvKeyHash]), head(keyHash[:]))
+	case !ecdsa.VerifyASN1(pub, tlvs[tlvSHA256], tlvs[tlvECDSASignature]):
+		return Image{}, ErrSignature
+	}
+	return im, nil
+}
+
+// head returns the first bytes of a digest, to tell it from another.
+func head(digest []byte) []byte { return digest[:min(4, len(digest))] }
+
+func parse(b []byte) (Image, map[uint16][]byte, error) {
 	if len(b) < HeaderSize {
-		return Image{}, fmt.Errorf("%w: %d bytes, a header has %d", ErrImage, len(b), HeaderSize)
+		return Image{}, nil, fmt.Errorf("%w: %d bytes, a header has %d", ErrImage, len(b), HeaderSize)
 	}
 	le := binary.LittleEndian
 	if m := le.Uint32(b); m != magic {
-		return Image{}, fmt.Errorf("%w: magic 0x%08x, want 0x%08x", ErrImage, m, uint32(magic))
+		return Image{}, nil, fmt.Errorf("%w: magic 0x%08x, want 0x%08x", ErrImage, m, uint32(magic))
 	}
 	im := Image{
 		LoadAddress: le.Uint32(b[4:]),
@@ -133,32 +170,36 @@ func Parse(b []byte) (Image, error) {
 		Revision:    le.Uint16(b[22:]),
 		Build:       le.Uint32(b[24:]),
 	}
+	if f := le.Uint32(b[16:]); f&flagsEncrypted != 0 {
+		return Image{}, nil, fmt.Errorf("%w: flags 0x%x: it is encrypted; give the image before encryption", ErrImage, f)
+	}
 	protected := int(le.Uint16(b[10:]))
 	if im.HeaderSize < HeaderSize || im.BodySize <= 0 || im.HeaderSize+im.BodySize > len(b) {
-		return Image{}, fmt.Errorf("%w: header of %d and body of %d bytes in a file of %d", ErrImage, im.HeaderSize, im.BodySize, len(b))
+		return Image{}, nil, fmt.Errorf("%w: header of %d and body of %d bytes in a file of %d", ErrImage, im.HeaderSize, im.BodySize, len(b))
 	}
 	end := im.HeaderSize + im.BodySize
 	if protected != 0 {
 		if _, n, err := tlvArea(b[end:], tlvProtectedMagic); err != nil {
-			return Image{}, err
+			return Image{}, nil, err
 		} else if n != protected {
-			return Image{}, fmt.Errorf("%w: protected TLV area of %d bytes, the header says %d", ErrImage, n, protected)
+			return Image{}, nil, fmt.Errorf("%w: protected TLV area of %d bytes, the header says %d", ErrImage, n, protected)
 		}
 		end += protected
 	}
 	tlvs, n, err := tlvArea(b[end:], tlvInfoMagic)
 	if err != nil {
-		return Image{}, err
+		return Image{}, nil, err
 	}
 	im.Size = end + n
+	im.Signed = tlvs[tlvECDSASignature] != nil
 	want, ok := tlvs[tlvSHA256]
 	if !ok {
-		return Image{}, fmt.Errorf("%w: no SHA-256 TLV", ErrImage)
+		return Image{}, nil, fmt.Errorf("%w: no SHA-256 TLV", ErrImage)
 	}
 	if sum := sha256.Sum256(b[:end]); !bytes.Equal(sum[:], want) {
-		return Image{}, fmt.Errorf("%w: SHA-256 does not match its TLV", ErrImage)
+		return Image{}, nil, fmt.Errorf("%w: SHA-256 does not match its TLV", ErrImage)
 	}
-	return im, nil
+	return im, tlvs, nil
 }
 
 // tlvArea reads one TLV area and returns its entries and length.

@@ -32,7 +32,7 @@ func TestWrapParse(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := mcuboot.Image{Major: 1, Minor: 2, Revision: 3, Build: 4, LoadAddress: 0x08004000,
-			HeaderSize: 0x200, BodySize: len(body), Size: len(img)}
+			HeaderSize: 0x200, BodySize: len(body), Size: len(img), Signed: signed}
 		if got != want {
 			t.Errorf("signed %v: %+v, want %+v", signed, got, want)
 		}

@@ -217,7 +217,7 @@ func (c *Campaign) suspect(i int, step diag.Step, cause diag.Cause, note string)
 		return
 	}
 	d.DoubtStep, d.DoubtCause, d.DoubtNote = step, cause, note
-	d.DoubtUntil = c.now.Add(3 * c.spec.Timing.UplinkInterval)
+	d.DoubtUntil = c.now.Add(6 * c.spec.Timing.UplinkInterval)
 	d.NotBefore = time.Time{}
 }
 

@@ -220,7 +220,7 @@ func (in *Input) parity(p *Plan, fleet []fragmentation.Link, loss float64) error
 	}
 	room := fragmentation.MaxIndex - p.M
 	p.Parity = min(max(sent-p.M, minParity), room)
-	list, _, err := fragmentation.ParityList(p.M, in.Matrix, min(p.Parity+4*p.M+100, room), min(max(loss, 0.01), 0.9))
+	list, _, err := fragmentation.ParityList(p.M, in.Matrix, min(p.Parity+min(4*p.M+100, p.M+1000), room), min(max(loss, 0.01), 0.9))
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInput, err)
 	}

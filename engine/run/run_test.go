@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,6 +47,10 @@ var block = func() []byte {
 	return b
 }()
 
+var planned = sync.OnceValues(func() (plan.Plan, error) {
+	return plan.Make(plan.Input{Block: block, Region: airtime.EU868, DataRate: 5, Devices: 20, Matrix: fragmentation.V2})
+})
+
 type fixture struct {
 	w         *world.World
 	net       *campaigntest.Net
@@ -63,7 +68,7 @@ func newFixture(t *testing.T, seed uint64, n int) *fixture {
 	f.net = campaigntest.New(f.w, seed)
 	f.clock = f.w.NewClock("engine")
 	f.engine = run.New(run.Config{Network: f.net, Clock: f.clock, Log: func(e run.Entry) { f.log = append(f.log, e) }})
-	p, err := plan.Make(plan.Input{Block: block, Region: airtime.EU868, DataRate: 5, Devices: n, Matrix: fragmentation.V2})
+	p, err := planned()
 	if err != nil {
 		t.Fatal(err)
 	}

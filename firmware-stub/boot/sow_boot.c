@@ -2,7 +2,9 @@
  *
  * A page is swapped in three copies: slot B to scratch, slot A to slot B, scratch to slot A. Each erases its
  * target first and is followed by a record, so that a copy cut short is simply made again: its source is still
- * there. Rolling back is the same swap once more. */
+ * there. Rolling back is the same swap once more.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "sow_boot.h"
 
 #include <string.h>
@@ -89,7 +91,6 @@ static int verify_b(const struct sow_config *cfg, const struct sow_log *log, uin
     const struct sow_region *slot = &cfg->map->slot_b;
     uint8_t raw[SOW_MANIFEST_SIZE], digest[SOW_SHA256_SIZE];
     struct sow_manifest m;
-    struct sow_sha256 sha;
     int err;
 
     if (sow_log_blob(log, raw) < 0)
@@ -98,11 +99,8 @@ static int verify_b(const struct sow_config *cfg, const struct sow_log *log, uin
         return err;
     if ((err = sow_manifest_for_us(cfg, &m, floor)) < 0)
         return err;
-    sow_sha256_init(&sha);
-    if (sow_flash_hash(cfg, &sha, slot->addr, m.new_size) < 0)
-        return -SOW_CAUSE_IMAGE_DIGEST_BAD;
-    sow_sha256_final(&sha, digest);
-    if (memcmp(digest, m.new_digest, sizeof digest) != 0)
+    if (sow_flash_digest(cfg, slot->addr, m.new_size, digest) < 0 ||
+        memcmp(digest, m.new_digest, sizeof digest) != 0)
         return -SOW_CAUSE_IMAGE_DIGEST_BAD;
     *new_size = m.new_size;
     return SOW_OK; /* the hash in its TLVs is checked in slot A */

@@ -1,4 +1,6 @@
-/* What the boot region remembers: the manifest of the last request, and this record. */
+/* What the boot region remembers: the manifest of the last request, and this record.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef SOW_BOOT_RECORD_H
 #define SOW_BOOT_RECORD_H
 

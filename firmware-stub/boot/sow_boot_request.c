@@ -1,4 +1,6 @@
-/* The application's side of the boot region. */
+/* The application's side of the boot region.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <stddef.h>
 #include <string.h>
 

@@ -77,7 +77,7 @@ func TestDevicesBootAndAnswer(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Log(console(said))
-				if !strings.Contains(console(said), "firmware 0x1000000") {
+				if !strings.Contains(console(said), "firmware 1.0.0") {
 					t.Errorf("console %q does not name version 1.0.0", console(said))
 				}
 				link, err := modem.Append(nil, modem.Link{Time: 5000, Joined: true, MaxPayload: 51})

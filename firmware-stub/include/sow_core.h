@@ -39,7 +39,7 @@ struct sow_status {
     uint8_t cause;         /* enum sow_cause of a stop; SOW_CAUSE_OK while all is well */
     uint16_t detail;
     uint16_t received;     /* fragments received: uncoded, coded, repeated (TS004 NbFragReceived) */
-    uint16_t missing;      /* independent fragments still needed; 0: block complete */
+    uint16_t missing;      /* independent fragments still needed; 0: block complete and proved, or mic_error */
     uint8_t memory_error;  /* more losses than flash can hold rows for */
     uint8_t mic_error;     /* block complete, session MIC wrong (v2) */
     struct sow_session session;
@@ -59,20 +59,27 @@ uint32_t sow_core_arena_size(uint16_t nb_frag, uint8_t frag_size, uint32_t codec
  * next open. Returns SOW_OK, SOW_MORE (call sow_core_work), or a negated cause. */
 int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena, uint32_t arena_size);
 
-/* Begin a session: erases the download area. The same session again (a repeated request) is SOW_OK and loses
- * nothing. Refused with NO_RAM, NO_FLASH, INDEX_UNSUPPORTED, SESSION_REPLAY, FLASH_IO. */
+/* Begin a session; one that exists is replaced, an image waiting in slot B is lost. sow_core_work then erases the
+ * download area and slot B page by page; a fragment that comes earlier waits for it. The same session again (a
+ * repeated request) is SOW_OK and loses nothing, unless it has stopped.
+ * Refused with NO_RAM, NO_FLASH (also while slot B is needed: an install is pending, an image on trial),
+ * INDEX_UNSUPPORTED, ALGO_UNSUPPORTED, SESSION_REPLAY, FLASH_IO, or the cause the consent callback gave. */
 int sow_core_session(struct sow_core *c, const struct sow_session *s);
 
-/* End the session of that index and forget its fragments. -SOW_CAUSE_NO_SESSION if there is none. */
+/* End the session of that index and forget its fragments; a block that has been verified is installed all the
+ * same. -SOW_CAUSE_NO_SESSION if there is none. */
 int sow_core_delete(struct sow_core *c, uint8_t index);
 
 /* One fragment: n counts from 1, n > nb_frag is parity. Any order, gaps, duplicates. One slot write and one
  * row reduction at most. SOW_MORE, SOW_DONE when the block can be solved (then call sow_core_work), or a
- * negated cause; the session stays usable after an error. */
+ * negated cause; the session stays usable after an error. SOW_OK: the block is complete, nothing was needed.
+ * A fragment of another size or number (0, > 16383) is ignored. */
 int sow_core_fragment(struct sow_core *c, uint8_t index, uint16_t n, const uint8_t *data, uint32_t len);
 
 /* One bounded slice of solving, verifying, patching (at most one page of flash or some ten ms of arithmetic).
- * SOW_MORE: call again; SOW_OK: nothing to do; SOW_DONE: an image has just become ready; negative: stopped. */
+ * Verifying the signature, some seconds on a slow core, is the one long slice.
+ * SOW_MORE: call again; SOW_OK: nothing to do, or put off by the consent callback (status.cause): call again
+ * later, it is asked again; SOW_DONE: an image has just become ready; negative: stopped. */
 int sow_core_work(struct sow_core *c);
 
 int sow_core_status(const struct sow_core *c, uint8_t index, struct sow_status *out);

@@ -21,11 +21,16 @@ struct sow_log {
 
 /* Small fields come first: a Cortex-M0+ reaches a byte within 32 bytes of its base, a halfword within 64. */
 struct sow_core {
-    uint8_t phase;     /* enum sow_core_phase */
-    uint8_t step;      /* of a stop */
-    uint8_t cause;
-    uint8_t flags;
-    uint8_t freeze;    /* freeze record in force, or the next one to use */
+    struct sow_core_record { /* the data of a journal record, byte for byte */
+        uint8_t phase;   /* enum sow_core_phase */
+        uint8_t step;    /* of a stop */
+        uint8_t cause;
+        uint8_t flags;
+        uint16_t detail;
+        uint16_t tag;    /* marks the slots of this session; no two sessions in a row share one */
+        uint8_t freeze;  /* freeze record in force, or the next one to use */
+        uint8_t zero[2];
+    } at;
     uint8_t judge;     /* progress of the judgement of the manifest */
     uint8_t recheck;   /* cause to stop with unless a rotten slot explains it */
     uint8_t unit;      /* granule, at least a word */
@@ -33,8 +38,6 @@ struct sow_core {
     uint16_t lost;     /* columns: missing when the columns were frozen, or now while they are not */
     uint16_t rank;     /* rows held */
     uint16_t received; /* fragments seen */
-    uint16_t tag;      /* marks the slots of this session */
-    uint16_t detail;
     uint16_t bitmap;   /* bytes of a bitmap over the fragments */
     uint16_t fstride;  /* bytes from one freeze record to the next, */
     uint16_t stride;   /* one data slot to the next, */

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stddef.h>
 #include <string.h>
 
 #include "sow_core_private.h"
@@ -25,26 +27,26 @@ void sow_core_event(const struct sow_core *c, uint8_t step, uint8_t cause, uint1
         port->event(port->user, step, cause, detail);
 }
 
-/* The journal record of a phase. The tag stays in it for good: no two sessions may share one. */
 static int write_phase(struct sow_core *c)
 {
-    uint8_t r[SOW_LOG_DATA] = {c->phase, c->step, c->cause, c->flags & SOW_FLAGS_KEPT, (uint8_t)c->detail,
-                               (uint8_t)(c->detail >> 8), (uint8_t)c->tag, (uint8_t)(c->tag >> 8), c->freeze};
+    struct sow_core_record r = c->at;
 
-    if (c->phase > SOW_CORE_STOP) /* of a phase in RAM: the flags have changed */
-        r[0] = c->phase == SOW_CORE_HASH ? SOW_CORE_WRITE : SOW_CORE_COLLECT;
-    return sow_log_put(&c->log, SOW_ID_PHASE, r);
+    (void)sizeof(char[offsetof(struct sow_core_record, zero) + 2 == SOW_LOG_DATA ? 1 : -1]);
+    r.flags &= SOW_FLAGS_KEPT;
+    if (r.phase > SOW_CORE_STOP) /* of a phase in RAM: the flags have changed */
+        r.phase = r.phase == SOW_CORE_HASH ? SOW_CORE_WRITE : SOW_CORE_COLLECT;
+    return sow_log_put(&c->log, SOW_ID_PHASE, &r);
 }
 
 int sow_core_enter(struct sow_core *c, uint8_t phase)
 {
     int err = SOW_OK;
 
-    c->phase = phase;
+    c->at.phase = phase;
     if (phase <= SOW_CORE_STOP) {
         if (phase != SOW_CORE_STOP) {
-            c->cause = SOW_CAUSE_OK;
-            c->detail = 0;
+            c->at.cause = SOW_CAUSE_OK;
+            c->at.detail = 0;
         }
         err = write_phase(c);
     }
@@ -53,10 +55,10 @@ int sow_core_enter(struct sow_core *c, uint8_t phase)
 
 int sow_core_stop(struct sow_core *c, uint8_t step, uint8_t cause)
 {
-    c->step = step;
-    c->cause = cause;
+    c->at.step = step;
+    c->at.cause = cause;
     (void)sow_core_enter(c, SOW_CORE_STOP);
-    sow_core_event(c, step, cause, c->detail);
+    sow_core_event(c, step, cause, c->at.detail);
     return -(int)cause;
 }
 
@@ -97,7 +99,7 @@ int sow_core_kv_put(struct sow_core *c, uint8_t key, uint32_t value)
 
 static int region_ok(const struct sow_port *port, const struct sow_region *r, uint32_t pages)
 {
-    return r->addr % port->page == 0 && r->size % port->page == 0 && r->size >= pages * port->page;
+    return ((r->addr | r->size) & (port->page - 1)) == 0 && r->size >= pages * port->page;
 }
 
 static int config_ok(const struct sow_config *cfg)
@@ -109,8 +111,8 @@ static int config_ok(const struct sow_config *cfg)
            p->page <= 8192 && (p->page & (p->page - 1)) == 0 && region_ok(p, &m->slot_a, 1) &&
            region_ok(p, &m->slot_b, 1) && m->slot_a.size == m->slot_b.size && region_ok(p, &m->download, 1) &&
            region_ok(p, &m->journal, 2) && region_ok(p, &m->boot, 2) && region_ok(p, &m->scratch, 1) &&
-           m->journal.size / p->page / 2 * p->page >= SOW_CORE_JOURNAL &&
-           m->boot.size / p->page / 2 * p->page >= SOW_CORE_BOOT;
+           (m->journal.size / 2 & (0u - p->page)) >= SOW_CORE_JOURNAL &&
+           (m->boot.size / 2 & (0u - p->page)) >= SOW_CORE_BOOT;
 }
 
 static int session_ok(const struct sow_session *s)
@@ -123,7 +125,7 @@ static int session_ok(const struct sow_session *s)
 static int session_record(struct sow_core *c, uint8_t id, int load)
 {
     uint8_t r[SOW_LOG_DATA], *half = (uint8_t *)&c->session + (id - SOW_ID_SESSION) * (SOW_LOG_DATA - 1u);
-    uint8_t owner = (uint8_t)(c->tag >> 4);
+    uint8_t owner = (uint8_t)(c->at.tag >> 4);
 
     (void)sizeof(char[sizeof c->session == 2 * (SOW_LOG_DATA - 1u) ? 1 : -1]);
     if (load) {
@@ -139,8 +141,6 @@ static int session_record(struct sow_core *c, uint8_t id, int load)
 
 int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena, uint32_t arena_size)
 {
-    uint8_t r[SOW_LOG_DATA];
-
     memset(c, 0, sizeof *c);
     c->cfg = cfg;
     c->arena = arena;
@@ -150,36 +150,24 @@ int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena,
     if (arena == 0 || (uintptr_t)arena % 8 != 0)
         return -SOW_CAUSE_NO_RAM;
     sow_log_open(&c->log, cfg, &cfg->map->journal, 0);
-    if (!sow_log_get(&c->log, SOW_ID_PHASE, r))
-        return SOW_OK;
-    c->phase = r[0];
-    c->step = r[1];
-    c->cause = r[2];
-    c->flags = r[3];
-    c->detail = (uint16_t)(r[4] | r[5] << 8);
-    c->tag = (uint16_t)(r[6] | r[7] << 8);
-    c->freeze = r[8];
-    if (c->phase == SOW_CORE_NONE)
+    if (!sow_log_get(&c->log, SOW_ID_PHASE, &c->at) || c->at.phase == SOW_CORE_NONE)
         return SOW_OK;
     if (session_record(c, SOW_ID_SESSION, 1) < 0 || session_record(c, SOW_ID_SESSION_2, 1) < 0 ||
-        !session_ok(&c->session) || c->phase > SOW_CORE_STOP) {
-        c->phase = SOW_CORE_NONE;
+        !session_ok(&c->session) || c->at.phase > SOW_CORE_STOP) {
+        c->at.phase = SOW_CORE_NONE;
         return SOW_OK;
     }
-    if (c->phase == SOW_CORE_STOP)
+    if (c->at.phase == SOW_CORE_STOP)
         return SOW_OK;
     if (sow_core_arena_size(c->session.nb_frag, c->session.frag_size, 0) > arena_size) {
         (void)sow_core_stop(c, SOW_STEP_SETUP, SOW_CAUSE_NO_RAM);
         return SOW_OK;
     }
     sow_store_layout(c);
-    if (c->phase == SOW_CORE_COLLECT) {
-        int err = sow_fec_resume(c);
-
-        return err < 0 || c->phase != SOW_CORE_COLLECT ? err : SOW_OK;
-    }
+    if (c->at.phase == SOW_CORE_COLLECT)
+        return sow_fec_resume(c);
     sow_store_find_spares(c);
-    if (c->phase == SOW_CORE_READY || c->phase == SOW_CORE_INSTALL) {
+    if (c->at.phase == SOW_CORE_READY || c->at.phase == SOW_CORE_INSTALL) {
         struct sow_manifest m;
 
         if (sow_manifest_read(c, &m) == SOW_OK)
@@ -200,7 +188,7 @@ static int slot_b_taken(const struct sow_core *c)
 
 static int exists(const struct sow_core *c)
 {
-    return c->phase != SOW_CORE_NONE && (c->flags & SOW_FLAG_DELETED) == 0;
+    return c->at.phase != SOW_CORE_NONE && (c->at.flags & SOW_FLAG_DELETED) == 0;
 }
 
 static int replayed(const struct sow_core *c, const struct sow_session *s)
@@ -214,14 +202,15 @@ static int replayed(const struct sow_core *c, const struct sow_session *s)
 /* SessionCnt is used up when the first fragment arrives (TS004-2.0.0 3.4). */
 static int use_up_count(struct sow_core *c)
 {
-    uint8_t r[SOW_LOG_DATA] = {(uint8_t)c->session.session_cnt, (uint8_t)(c->session.session_cnt >> 8)};
-    int err = SOW_OK;
+    const struct sow_session *s = &c->session;
+    uint8_t r[SOW_LOG_DATA] = {(uint8_t)s->session_cnt, (uint8_t)(s->session_cnt >> 8)};
 
-    if (c->session.has_mic && (c->flags & SOW_FLAG_COUNTED) == 0)
-        err = sow_log_put(&c->log, (uint8_t)(SOW_ID_COUNT + c->session.index), r);
-    if (err == SOW_OK)
-        c->flags |= SOW_FLAG_COUNTED;
-    return err;
+    if (!s->has_mic || (c->at.flags & SOW_FLAG_COUNTED) != 0)
+        return SOW_OK;
+    if (sow_log_put(&c->log, (uint8_t)(SOW_ID_COUNT + s->index), r) < 0)
+        return -SOW_CAUSE_FLASH_IO;
+    c->at.flags |= SOW_FLAG_COUNTED;
+    return SOW_OK;
 }
 
 int sow_core_session(struct sow_core *c, const struct sow_session *s)
@@ -233,8 +222,8 @@ int sow_core_session(struct sow_core *c, const struct sow_session *s)
         return -SOW_CAUSE_INDEX_UNSUPPORTED;
     if (!session_ok(s))
         return -SOW_CAUSE_ALGO_UNSUPPORTED;
-    if (exists(c) && c->phase != SOW_CORE_STOP && memcmp(&c->session, s, sizeof *s) == 0 &&
-        (c->phase != SOW_CORE_INSTALL || slot_b_taken(c)))
+    if (exists(c) && c->at.phase != SOW_CORE_STOP && memcmp(&c->session, s, sizeof *s) == 0 &&
+        (c->at.phase != SOW_CORE_INSTALL || slot_b_taken(c)))
         return SOW_OK;
     if (replayed(c, s))
         return -SOW_CAUSE_SESSION_REPLAY;
@@ -251,10 +240,10 @@ int sow_core_session(struct sow_core *c, const struct sow_session *s)
         return err;
     }
     /* From here on a cut leaves no session: the records of the new one do not go with the old phase. */
-    c->phase = SOW_CORE_NONE;
-    c->flags = 0;
-    c->freeze = 0;
-    c->tag = (uint16_t)(c->tag + 16u); /* room for the tags of rows */
+    c->at.phase = SOW_CORE_NONE;
+    c->at.flags = 0;
+    c->at.freeze = 0;
+    c->at.tag = (uint16_t)(c->at.tag + 16u); /* room for the tags of rows */
     c->pos = 0;
     c->received = 0;
     c->judge = 0;
@@ -262,26 +251,31 @@ int sow_core_session(struct sow_core *c, const struct sow_session *s)
     c->version = 0;
     if ((err = session_record(c, SOW_ID_SESSION, 0)) < 0 || (err = session_record(c, SOW_ID_SESSION_2, 0)) < 0 ||
         (err = sow_core_enter(c, SOW_CORE_ERASE)) < 0) {
-        c->phase = SOW_CORE_NONE;
+        c->at.phase = SOW_CORE_NONE;
         return err;
     }
     return SOW_OK;
 }
 
-int sow_core_delete(struct sow_core *c, uint8_t index)
+static int forget(struct sow_core *c)
 {
     int err;
 
-    if (!exists(c) || c->session.index != index)
-        return -SOW_CAUSE_NO_SESSION;
-    if (c->phase == SOW_CORE_WRITE || c->phase == SOW_CORE_HASH || c->phase == SOW_CORE_READY ||
-        c->phase == SOW_CORE_INSTALL || c->phase == SOW_CORE_ASK) {
-        c->flags |= SOW_FLAG_DELETED; /* the block is complete and good: go on without the session */
-        return write_phase(c);
-    }
-    c->flags = 0;
+    c->at.flags = 0;
     err = sow_core_enter(c, SOW_CORE_NONE);
     return err < 0 ? err : SOW_OK;
+}
+
+int sow_core_delete(struct sow_core *c, uint8_t index)
+{
+    if (!exists(c) || c->session.index != index)
+        return -SOW_CAUSE_NO_SESSION;
+    if (c->at.phase == SOW_CORE_WRITE || c->at.phase == SOW_CORE_HASH || c->at.phase == SOW_CORE_READY ||
+        c->at.phase == SOW_CORE_INSTALL || c->at.phase == SOW_CORE_ASK) {
+        c->at.flags |= SOW_FLAG_DELETED; /* the block is complete and good: go on without the session */
+        return write_phase(c);
+    }
+    return forget(c);
 }
 
 /* Erase the next page of the download area and slot B, or, to thaw, of slot B alone. */
@@ -289,7 +283,7 @@ static int erase_slice(struct sow_core *c)
 {
     const struct sow_map *map = c->cfg->map;
     uint32_t page = c->cfg->port->page, at = c->pos++ * page, addr = map->slot_b.addr + at;
-    uint32_t first = c->phase == SOW_CORE_ERASE ? map->download.size : 0;
+    uint32_t first = c->at.phase == SOW_CORE_ERASE ? map->download.size : 0;
     int err;
 
     if (at < first)
@@ -312,14 +306,14 @@ int sow_core_fragment(struct sow_core *c, uint8_t index, uint16_t n, const uint8
 
     if (!exists(c) || c->session.index != index)
         return -SOW_CAUSE_NO_SESSION;
-    if (c->phase == SOW_CORE_STOP)
-        return -(int)c->cause;
+    if (c->at.phase == SOW_CORE_STOP)
+        return -(int)c->at.cause;
     if (n == 0 || n > 16383 || len != c->session.frag_size)
         return SOW_MORE;
-    while (c->phase == SOW_CORE_ERASE || c->phase == SOW_CORE_THAW)
+    while (c->at.phase == SOW_CORE_ERASE || c->at.phase == SOW_CORE_THAW)
         if ((err = erase_slice(c)) < 0)
             return err;
-    if (c->phase != SOW_CORE_COLLECT)
+    if (c->at.phase != SOW_CORE_COLLECT)
         return SOW_OK;
     if ((err = use_up_count(c)) < 0)
         return err;
@@ -345,8 +339,8 @@ static int work_check(struct sow_core *c)
         return err;
     if (c->recheck != 0) {
         if (c->recheck == SOW_CAUSE_SESSION_MIC_BAD)
-            c->flags |= SOW_FLAG_MIC_BAD;
-        return sow_core_stop(c, c->step, c->recheck);
+            c->at.flags |= SOW_FLAG_MIC_BAD;
+        return sow_core_stop(c, c->at.step, c->recheck);
     }
     return sow_core_enter(c, SOW_CORE_MIC);
 }
@@ -363,7 +357,7 @@ static int work_ask(struct sow_core *c)
         return sow_write_begin(c);
     }
     if (err == -SOW_CAUSE_DEFERRED_USER || err == -SOW_CAUSE_DEFERRED_BATTERY) {
-        c->cause = (uint8_t)-err; /* asked again by the next call */
+        c->at.cause = (uint8_t)-err; /* asked again by the next call */
         return SOW_OK;
     }
     return sow_core_stop(c, SOW_STEP_PATCH, (uint8_t)-err);
@@ -378,7 +372,7 @@ static int next(struct sow_core *c, int err, uint8_t phase, uint8_t step, int tr
     c->pos = 0;
     if (err >= 0)
         return sow_core_enter(c, phase);
-    c->step = step;
+    c->at.step = step;
     return trusted ? sow_core_stop(c, step, (uint8_t)-err) : doubt(c, (uint8_t)-err);
 }
 
@@ -386,19 +380,18 @@ int sow_core_work(struct sow_core *c)
 {
     int err;
 
-    switch (c->phase) {
+    switch (c->at.phase) {
     case SOW_CORE_ERASE:
     case SOW_CORE_THAW:
-        err = erase_slice(c);
-        return err < 0 || c->phase != SOW_CORE_COLLECT ? err : SOW_OK;
+        return erase_slice(c);
     case SOW_CORE_COLLECT:
-        if ((c->flags & SOW_FLAG_JUDGED) != 0 || !sow_fec_head_known(c, SOW_MANIFEST_SIZE))
+        if ((c->at.flags & SOW_FLAG_JUDGED) != 0 || !sow_fec_head_known(c, SOW_MANIFEST_SIZE))
             return SOW_OK;
         if ((err = sow_judge(c)) == SOW_MORE)
             return SOW_MORE;
         if (err < 0)
             return sow_core_stop(c, SOW_STEP_MANIFEST, (uint8_t)-err);
-        c->flags |= SOW_FLAG_JUDGED;
+        c->at.flags |= SOW_FLAG_JUDGED;
         return write_phase(c);
     case SOW_CORE_SOLVE:
         return sow_fec_solve(c);
@@ -416,7 +409,7 @@ int sow_core_work(struct sow_core *c)
         return next(c, sow_write(c), SOW_CORE_HASH, SOW_STEP_PATCH, 0);
     case SOW_CORE_HASH:
         err = next(c, sow_write_hash(c), SOW_CORE_READY, SOW_STEP_PATCH, 0);
-        return c->phase == SOW_CORE_READY && err >= 0 ? SOW_DONE : err;
+        return c->at.phase == SOW_CORE_READY && err >= 0 ? SOW_DONE : err;
     default:
         return SOW_OK;
     }
@@ -440,18 +433,18 @@ int sow_core_status(const struct sow_core *c, uint8_t index, struct sow_status *
         SOW_STEP_NONE,   SOW_STEP_SETUP,  SOW_STEP_RECEIVE,  SOW_STEP_RECEIVE, SOW_STEP_PATCH,
         SOW_STEP_READY,  SOW_STEP_INSTALL, SOW_STEP_NONE,    SOW_STEP_VERIFY,  SOW_STEP_VERIFY,
         SOW_STEP_VERIFY, SOW_STEP_MANIFEST, SOW_STEP_VERIFY, SOW_STEP_PATCH,   SOW_STEP_PATCH};
-    int frozen = (c->flags & SOW_FLAG_FROZEN) != 0;
+    int frozen = (c->at.flags & SOW_FLAG_FROZEN) != 0;
 
     memset(out, 0, sizeof *out);
     out->exists = (uint8_t)(exists(c) && c->session.index == index);
     out->session = c->session;
-    out->step = c->phase == SOW_CORE_STOP ? c->step : step[c->phase];
-    out->cause = c->cause;
-    out->detail = c->detail;
+    out->step = c->at.phase == SOW_CORE_STOP ? c->at.step : step[c->at.phase];
+    out->cause = c->at.cause;
+    out->detail = c->at.detail;
     out->received = c->received;
-    out->memory_error = (c->flags & SOW_FLAG_NO_ROWS) != 0;
-    out->mic_error = (c->flags & SOW_FLAG_MIC_BAD) != 0;
-    switch (c->phase) {
+    out->memory_error = (c->at.flags & SOW_FLAG_NO_ROWS) != 0;
+    out->mic_error = (c->at.flags & SOW_FLAG_MIC_BAD) != 0;
+    switch (c->at.phase) {
     case SOW_CORE_ERASE:
         out->missing = c->session.nb_frag;
         break;
@@ -477,14 +470,14 @@ int sow_core_image(const struct sow_core *c, struct sow_image *out)
 {
     out->state = 0;
     out->version = 0;
-    if (c->phase == SOW_CORE_READY || (c->phase == SOW_CORE_INSTALL && slot_b_taken(c))) {
+    if (c->at.phase == SOW_CORE_READY || (c->at.phase == SOW_CORE_INSTALL && slot_b_taken(c))) {
         out->state = 3;
         out->version = c->version;
-    } else if (c->phase == SOW_CORE_STOP) {
-        if (c->cause == SOW_CAUSE_CLASS_MISMATCH || c->cause == SOW_CAUSE_HARDWARE_MISMATCH)
+    } else if (c->at.phase == SOW_CORE_STOP) {
+        if (c->at.cause == SOW_CAUSE_CLASS_MISMATCH || c->at.cause == SOW_CAUSE_HARDWARE_MISMATCH)
             out->state = 2;
-        else if (c->step == SOW_STEP_VERIFY || c->step == SOW_STEP_PATCH || c->cause == SOW_CAUSE_SIGNATURE_BAD ||
-                 c->cause == SOW_CAUSE_KEY_UNKNOWN)
+        else if (c->at.step == SOW_STEP_VERIFY || c->at.step == SOW_STEP_PATCH || c->at.cause == SOW_CAUSE_SIGNATURE_BAD ||
+                 c->at.cause == SOW_CAUSE_KEY_UNKNOWN)
             out->state = 1;
     }
     return SOW_OK;
@@ -492,15 +485,11 @@ int sow_core_image(const struct sow_core *c, struct sow_image *out)
 
 int sow_core_image_delete(struct sow_core *c, uint32_t version)
 {
-    int err;
-
-    if (c->phase != SOW_CORE_READY)
+    if (c->at.phase != SOW_CORE_READY)
         return -SOW_CAUSE_NO_SESSION;
     if (c->version != version)
         return -SOW_CAUSE_IMAGE_INVALID;
-    c->flags = 0;
-    err = sow_core_enter(c, SOW_CORE_NONE);
-    return err < 0 ? err : SOW_OK;
+    return forget(c);
 }
 
 int sow_core_install(struct sow_core *c)
@@ -508,13 +497,13 @@ int sow_core_install(struct sow_core *c)
     uint8_t raw[SOW_MANIFEST_SIZE];
     int err;
 
-    if (c->phase == SOW_CORE_INSTALL && slot_b_taken(c))
+    if (c->at.phase == SOW_CORE_INSTALL && slot_b_taken(c))
         return SOW_OK;
-    if (c->phase != SOW_CORE_READY)
+    if (c->at.phase != SOW_CORE_READY)
         return -SOW_CAUSE_NO_SESSION;
     if ((err = sow_core_consent(c, SOW_PHASE_SWAP, c->cfg->map->slot_a.size / 4096u + 5u)) < 0) {
         if (err == -SOW_CAUSE_DEFERRED_USER || err == -SOW_CAUSE_DEFERRED_BATTERY)
-            c->cause = (uint8_t)-err;
+            c->at.cause = (uint8_t)-err;
         else
             (void)sow_core_stop(c, SOW_STEP_INSTALL, (uint8_t)-err);
         return err;

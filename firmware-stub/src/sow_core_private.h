@@ -1,4 +1,6 @@
-/* Inside the core: phases, journal, arena and what its files call of each other. */
+/* Inside the core: phases, journal, arena and what its files call of each other.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef SOW_CORE_PRIVATE_H
 #define SOW_CORE_PRIVATE_H
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
 #include "sow_core_private.h"
@@ -37,20 +38,20 @@ static uint16_t count_missing(const struct sow_core *c)
 
 int sow_fec_thaw(struct sow_core *c)
 {
-    c->freeze++;
-    if ((c->flags & SOW_FLAG_DELETED) != 0 || c->freeze >= SOW_FREEZES)
+    c->at.freeze++;
+    if ((c->at.flags & SOW_FLAG_DELETED) != 0 || c->at.freeze >= SOW_FREEZES)
         return sow_core_stop(c, SOW_STEP_RECEIVE, SOW_CAUSE_FLASH_DECAY);
-    sow_core_event(c, SOW_STEP_RECEIVE, SOW_CAUSE_FLASH_DECAY, c->freeze);
+    sow_core_event(c, SOW_STEP_RECEIVE, SOW_CAUSE_FLASH_DECAY, c->at.freeze);
     c->pos = 0;
     return sow_core_enter(c, SOW_CORE_THAW);
 }
 
 static void load_frozen(struct sow_core *c)
 {
-    for (; c->freeze < SOW_FREEZES; c->freeze++) {
+    for (; c->at.freeze < SOW_FREEZES; c->at.freeze++) {
         memset(sow_missing(c), 0, c->bitmap);
-        if (sow_slot_xor(c, (uint16_t)(SOW_SLOT_FREEZE | c->freeze), sow_missing(c)) == SOW_OK) {
-            c->flags |= SOW_FLAG_FROZEN;
+        if (sow_slot_xor(c, (uint16_t)(SOW_SLOT_FREEZE | c->at.freeze), sow_missing(c)) == SOW_OK) {
+            c->at.flags |= SOW_FLAG_FROZEN;
             c->lost = count_missing(c);
             (void)sow_store_rows(c);
             return;
@@ -61,18 +62,18 @@ static void load_frozen(struct sow_core *c)
 int sow_fec_resume(struct sow_core *c)
 {
     uint16_t m = c->session.nb_frag;
-    uint8_t first = c->freeze;
+    uint8_t first = c->at.freeze;
     uint16_t unsound = 0;
 
     sow_store_layout(c);
-    c->flags &= (uint8_t)~(SOW_FLAG_FROZEN | SOW_FLAG_NO_ROWS);
+    c->at.flags &= (uint8_t)~(SOW_FLAG_FROZEN | SOW_FLAG_NO_ROWS);
     c->rank = 0;
     c->pos = 0;
     c->recheck = 0;
     memset(sow_pivots(c), 0, c->bitmap);
     load_frozen(c);
-    if ((c->flags & SOW_FLAG_FROZEN) == 0) {
-        c->freeze = first;
+    if ((c->at.flags & SOW_FLAG_FROZEN) == 0) {
+        c->at.freeze = first;
         memset(sow_missing(c), 0, c->bitmap);
     }
     sow_store_find_spares(c);
@@ -80,10 +81,10 @@ int sow_fec_resume(struct sow_core *c)
         if (sow_slot_xor(c, (uint16_t)i, 0) == SOW_OK)
             continue;
         unsound++;
-        if ((c->flags & SOW_FLAG_FROZEN) == 0)
+        if ((c->at.flags & SOW_FLAG_FROZEN) == 0)
             sow_bit_set(sow_missing(c), i);
     }
-    if ((c->flags & SOW_FLAG_FROZEN) == 0)
+    if ((c->at.flags & SOW_FLAG_FROZEN) == 0)
         c->lost = unsound;
     else
         for (uint32_t k = 0; k < c->lost; k++)
@@ -103,13 +104,13 @@ int sow_fec_resume(struct sow_core *c)
 static int freeze(struct sow_core *c)
 {
     if (!sow_store_rows(c)) {
-        c->flags |= SOW_FLAG_NO_ROWS;
+        c->at.flags |= SOW_FLAG_NO_ROWS;
         return SOW_MORE;
     }
-    for (; c->freeze < SOW_FREEZES; c->freeze++)
-        if (sow_slot_put(c, (uint16_t)(SOW_SLOT_FREEZE | c->freeze), sow_missing(c)) == SOW_OK) {
-            c->flags |= SOW_FLAG_FROZEN;
-            c->flags &= (uint8_t)~SOW_FLAG_NO_ROWS;
+    for (; c->at.freeze < SOW_FREEZES; c->at.freeze++)
+        if (sow_slot_put(c, (uint16_t)(SOW_SLOT_FREEZE | c->at.freeze), sow_missing(c)) == SOW_OK) {
+            c->at.flags |= SOW_FLAG_FROZEN;
+            c->at.flags &= (uint8_t)~SOW_FLAG_NO_ROWS;
             c->rank = 0;
             return SOW_OK;
         }
@@ -184,11 +185,11 @@ int sow_fec_fragment(struct sow_core *c, uint16_t n, const uint8_t *data)
 
     if (n <= m && !sow_bit(sow_missing(c), n - 1u))
         return SOW_MORE; /* a repetition */
-    if (n > m && (c->flags & SOW_FLAG_FROZEN) == 0 && (err = freeze(c)) != SOW_OK)
+    if (n > m && (c->at.flags & SOW_FLAG_FROZEN) == 0 && (err = freeze(c)) != SOW_OK)
         return err;
     memset(sow_payload(c), 0, sow_align(c->session.frag_size, 16));
     memcpy(sow_payload(c), data, c->session.frag_size);
-    if (n <= m && (c->flags & SOW_FLAG_FROZEN) == 0) {
+    if (n <= m && (c->at.flags & SOW_FLAG_FROZEN) == 0) {
         if ((err = sow_slot_put(c, (uint16_t)(n - 1u), sow_payload(c))) < 0)
             return err;
         sow_bit_clear(sow_missing(c), n - 1u);
@@ -253,7 +254,7 @@ int sow_fec_check(struct sow_core *c)
     if (c->pos == 0) {
         memset(sow_missing(c), 0, c->bitmap);
         c->lost = 0;
-        c->flags &= (uint8_t)~SOW_FLAG_FROZEN;
+        c->at.flags &= (uint8_t)~SOW_FLAG_FROZEN;
     }
     for (uint32_t n = 0; n < 16 && c->pos < m; n++, c->pos++)
         if (sow_slot_xor(c, (uint16_t)c->pos, 0) < 0) {

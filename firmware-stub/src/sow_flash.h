@@ -1,4 +1,6 @@
-/* Flash through the port: programming that is read back, blank checks, and the checksum of everything stored. */
+/* Flash through the port: programming that is read back, blank checks, and the checksum of everything stored.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef SOW_FLASH_H
 #define SOW_FLASH_H
 

@@ -1,4 +1,6 @@
-/* MCUboot images: 32-byte header, body, protected TLVs, TLVs. Signatures in TLVs are not looked at. */
+/* MCUboot images: 32-byte header, body, protected TLVs, TLVs. Signatures in TLVs are not looked at.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef SOW_IMAGE_H
 #define SOW_IMAGE_H
 
@@ -19,5 +21,8 @@ struct sow_sha256;
 
 /* Append n bytes of flash to a digest. SOW_OK or -SOW_CAUSE_FLASH_IO. */
 int sow_flash_hash(const struct sow_config *cfg, struct sow_sha256 *sha, uint32_t addr, uint32_t n);
+
+/* SHA-256 of n bytes of flash. */
+int sow_flash_digest(const struct sow_config *cfg, uint32_t addr, uint32_t n, uint8_t digest[32]);
 
 #endif

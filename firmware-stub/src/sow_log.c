@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "sow_log.h"
 
 #include <string.h>
@@ -103,7 +104,7 @@ static int turn(struct sow_log *l, const uint8_t *blob, struct record *r)
     uint32_t base;
 
     new.area = l->gen != 0 ? l->area ^ 1u : 0;
-    new.gen = l->gen + 1u != 0 ? l->gen + 1u : 1u;
+    new.gen = l->gen + 1u;
     new.next = first_record(l);
     base = area_addr(&new, new.area);
     if (new.next + 2u * RECORD > area_size(l))

@@ -5,7 +5,9 @@
  * valid one does not exist, so that a full area is replaced, and the blob changed, in one instant.
  *
  *   header  0 magic, 4 generation, 8 checksum of the blob, 12 checksum of bytes 0..11
- *   record  0 id, 1 data[11], 12 checksum of bytes 0..11, seeded with the generation */
+ *   record  0 id, 1 data[11], 12 checksum of bytes 0..11, seeded with the generation
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef SOW_LOG_H
 #define SOW_LOG_H
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "sow_manifest.h"
 
 #include <stddef.h>
@@ -51,16 +52,23 @@ int sow_manifest_for_us(const struct sow_config *cfg, const struct sow_manifest 
     return m->new_size > cfg->map->slot_b.size ? -SOW_CAUSE_IMAGE_TOO_LARGE : SOW_OK;
 }
 
-int sow_manifest_verify(const struct sow_config *cfg, const uint8_t raw[SOW_MANIFEST_SIZE])
+/* Apart, so that its state is off the stack when the signature is verified. */
+static __attribute__((noinline)) void signed_hash(const uint8_t *raw, uint8_t hash[SOW_SHA256_SIZE])
 {
-    const struct sow_key *keys = cfg->identity->keys;
-    const uint8_t *sig = raw + SOW_MANIFEST_SIGNED;
-    uint8_t id = raw[10], hash[SOW_SHA256_SIZE];
     struct sow_sha256 sha;
 
     sow_sha256_init(&sha);
     sow_sha256_update(&sha, raw, SOW_MANIFEST_SIGNED);
     sow_sha256_final(&sha, hash);
+}
+
+int sow_manifest_verify(const struct sow_config *cfg, const uint8_t raw[SOW_MANIFEST_SIZE])
+{
+    const struct sow_key *keys = cfg->identity->keys;
+    const uint8_t *sig = raw + SOW_MANIFEST_SIGNED;
+    uint8_t id = raw[10], hash[SOW_SHA256_SIZE];
+
+    signed_hash(raw, hash);
     if (cfg->port->verify != 0)
         return cfg->port->verify(cfg->port->user, id, hash, sig) < 0 ? -SOW_CAUSE_SIGNATURE_BAD : SOW_OK;
     for (uint32_t i = 0; i < sizeof cfg->identity->keys / sizeof *keys; i++)

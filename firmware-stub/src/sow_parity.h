@@ -1,4 +1,6 @@
-/* Rows of the TS004 parity matrix, versions 1.0.0 and 2.0.0 (algorithm 0). */
+/* Rows of the TS004 parity matrix, versions 1.0.0 and 2.0.0 (algorithm 0).
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef SOW_PARITY_H
 #define SOW_PARITY_H
 

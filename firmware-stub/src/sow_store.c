@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
 #include "sow_core_private.h"
@@ -84,7 +85,7 @@ static uint32_t body_size(const struct sow_core *c, uint16_t id)
 
 static uint32_t marker_word(const struct sow_core *c, uint16_t id)
 {
-    uint32_t tag = c->tag + ((id & SOW_SLOT_ROW) != 0 ? 1u + c->freeze : 0u);
+    uint32_t tag = c->at.tag + ((id & SOW_SLOT_ROW) != 0 ? 1u + c->at.freeze : 0u);
 
     return id | tag << 16;
 }
@@ -172,7 +173,7 @@ void sow_store_find_spares(struct sow_core *c)
         uint16_t in_rows = FREE;
 
         c->spare[i] = spare_holds(c, i, 0);
-        if ((c->flags & SOW_FLAG_FROZEN) != 0)
+        if ((c->at.flags & SOW_FLAG_FROZEN) != 0)
             in_rows = spare_holds(c, i, 1);
         if (c->spare[i] == FREE)
             c->spare[i] = in_rows;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
 #include "sow_core_private.h"
@@ -126,7 +127,7 @@ int sow_write_begin(struct sow_core *c)
 {
     int err = set_pages_done(c, 0);
 
-    c->flags &= (uint8_t)~SOW_FLAG_RUNNING;
+    c->at.flags &= (uint8_t)~SOW_FLAG_RUNNING;
     return err < 0 ? err : sow_core_enter(c, SOW_CORE_WRITE);
 }
 
@@ -163,13 +164,13 @@ int sow_write(struct sow_core *c)
         return err;
     if (done * page >= m.new_size)
         return SOW_DONE;
-    if ((c->flags & SOW_FLAG_RUNNING) == 0) {
+    if ((c->at.flags & SOW_FLAG_RUNNING) == 0) {
         c->pos = 0;
         if (m.codec == SOW_CODEC_FULL)
             c->pos = done * page;
         else if ((err = start_decoder(c, &m)) < 0)
             return err;
-        c->flags |= SOW_FLAG_RUNNING;
+        c->at.flags |= SOW_FLAG_RUNNING;
         return SOW_MORE;
     }
     end = c->pos + SLICE;

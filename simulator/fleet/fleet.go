@@ -47,7 +47,7 @@ type App interface {
 type Config struct {
 	World  *world.World
 	Medium *radio.Medium
-	Seed   uint64 // of channels, back-off and DevNonce
+	Seed   uint64 // of the choice of channels and the back-off of joins
 
 	// What devices report; called inside world events, each may be nil. A callback must not wait for time.
 	Console func(eui lorawan.EUI64, at time.Time, line string)

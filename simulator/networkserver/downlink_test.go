@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sower-fuota/sower/simulator/networkserver"
+	"github.com/sower-fuota/sower/simulator/radio"
 )
 
 // queueOf lists what waits for a device.
@@ -164,6 +165,60 @@ func TestJoinWithWrongKeyAndWithoutKeys(t *testing.T) {
 	}
 	if len(n.of("join")) != 0 || got[eui(1).String()] != "UPLINK_MIC" || got[eui(2).String()] != "OTAA" {
 		t.Errorf("%d joins, log codes %v", len(n.of("join")), got)
+	}
+}
+
+// transmitter sends frames as they are and hears nothing.
+type transmitter struct{}
+
+func (transmitter) FrameKey(radio.Frame) (radio.Key, bool) { return radio.Key{}, false }
+
+func (transmitter) ReceiveFrame(radio.Frame, radio.Signal) {}
+
+func (transmitter) LoseFrame(radio.Frame, bool) {}
+
+// TestReplayedUplinks sends a join request twice, and a forged data frame: neither becomes an event.
+func TestReplayedUplinks(t *testing.T) {
+	n := provisioned(t)
+	station, err := n.medium.NewStation(eui(1), transmitter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(at time.Duration, phy lorawan.PHYPayload) {
+		raw, err := phy.MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.world.At(epoch.Add(at), "uplink", func() {
+			if _, err := station.Transmit(radio.Frame{Payload: raw, Frequency: 868100000, DataRate: 5,
+				Key: radio.Key{Device: eui(1), Kind: radio.Uplink, Counter: uint32(at)}}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	request := lorawan.PHYPayload{MHDR: lorawan.MHDR{MType: lorawan.JoinRequest},
+		MACPayload: &lorawan.JoinRequestPayload{DevEUI: eui(1), DevNonce: 5}}
+	if err := request.SetUplinkJoinMIC(lorawan.AES128Key{1}); err != nil {
+		t.Fatal(err)
+	}
+	send(time.Second, request)
+	send(20*time.Second, request)
+	n.run(30 * time.Second)
+	act, err := n.device().GetActivation(n.ctx, &api.GetDeviceActivationRequest{DevEui: eui(1).String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var addr lorawan.DevAddr
+	if err := addr.UnmarshalText([]byte(act.DeviceActivation.DevAddr)); err != nil {
+		t.Fatal(err)
+	}
+	forged := lorawan.PHYPayload{MHDR: lorawan.MHDR{MType: lorawan.UnconfirmedDataUp},
+		MACPayload: &lorawan.MACPayload{FHDR: lorawan.FHDR{DevAddr: addr}}}
+	send(40*time.Second, forged)
+	n.run(time.Minute)
+	logs := n.of("log")
+	if len(n.of("join")) != 1 || len(n.of("up")) != 0 || len(logs) != 1 || logs[0].m.(*integration.LogEvent).Code != integration.LogCode_OTAA {
+		t.Errorf("%d joins, %d uplinks, log %v; want one join, and the second request in the log", len(n.of("join")), len(n.of("up")), logs)
 	}
 }
 

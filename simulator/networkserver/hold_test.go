@@ -125,7 +125,7 @@ func TestSubscriberThatDiesReleasesTheWorld(t *testing.T) {
 	close(ready)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := n.world.Run(ctx, epoch.Add(5*time.Minute)); err != nil {
+	if err := n.world.Run(ctx, epoch.Add(30*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	again := make(chan message, 100)

@@ -130,6 +130,7 @@ func (a *model) Close() error { a.closed = true; return nil }
 type simnet struct {
 	t      *testing.T
 	world  *world.World
+	medium *radio.Medium
 	server *networkserver.Server
 	fleet  *fleet.Fleet
 	conn   *grpc.ClientConn
@@ -212,7 +213,7 @@ func start(t *testing.T, o options) *simnet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &simnet{t: t, world: w, server: s, fleet: f,
+	n := &simnet{t: t, world: w, medium: medium, server: s, fleet: f,
 		ctx: metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token)}
 	t.Cleanup(func() {
 		f.Close()

@@ -175,6 +175,19 @@ func TestDeviceIsHalfDuplex(t *testing.T) {
 	a.want("deaf to 1 at 1041, deaf to 2 at 2041, got 3 at 3041", "11 at 1026, 12 at 2066, 13 at 3096")
 }
 
+func TestDeviceSendsOneFrameAtATime(t *testing.T) {
+	a := newAir(t, 0)
+	a.uplink(1, 1000)
+	a.world.At(ms(1046), "uplink", func() {
+		if _, err := a.station.Transmit(frame(2, 5)); err == nil || !strings.Contains(err.Error(), "is transmitting until") {
+			t.Errorf("Transmit in the middle of an uplink = %v", err)
+		}
+	})
+	a.uplink(3, 1047)
+	a.run()
+	a.want("", "1 at 1046, 3 at 1093")
+}
+
 func TestGatewayIsHalfDuplex(t *testing.T) {
 	a := newAir(t, 0)
 	a.send(1, 5, 1000)

@@ -109,7 +109,7 @@ func TestEveryDeviceIsUpdated(t *testing.T) {
 	if sum.FragmentsSent <= sum.DataFragments || sum.Airtime >= sum.CompressedAirtime || sum.CompressedAirtime >= sum.FullAirtime {
 		t.Errorf("summary %+v: want parity to be sent and the patch to be cheaper than the compressed image", sum)
 	}
-	said.has(t, "beacon", "firmware 0x1000000", "self-test passed", "on trial", "firmware 0x1010000", "self-test passed")
+	said.has(t, "beacon", "firmware 1.0.0", "self-test passed", "on trial", "firmware 1.1.0", "self-test passed")
 
 	// The same seed gives the same run, to the last boot and fragment.
 	again, err := rehearse.Run(context.Background(), cfg)
@@ -150,17 +150,17 @@ func TestFailuresAreReportedAndHarmless(t *testing.T) {
 		{
 			name: "self-test fails", update: s.update(old, s.image("beacon-1.1.0-selftest.bin", 1)),
 			step: diag.StepTrial, cause: diag.CauseSelfTestFailed,
-			console: []string{"on trial", "firmware 0x1010000", "self-test FAILED", "rolled back", "firmware 0x1000000"},
+			console: []string{"on trial", "firmware 1.1.0", "self-test FAILED", "rolled back", "firmware 1.0.0"},
 		},
 		{
 			name: "hangs", update: s.update(old, s.image("beacon-1.1.0-hang.bin", 1)),
 			step: diag.StepTrial, cause: diag.CauseBootHang,
-			console: []string{"on trial", "never answers", "on trial", "never answers", "rolled back", "firmware 0x1000000"},
+			console: []string{"on trial", "never answers", "on trial", "never answers", "rolled back", "firmware 1.0.0"},
 		},
 		{
 			name: "bit flipped in slot B", update: s.update(old, new), flip: &rehearse.Flip{Offset: 0x1234, Bit: 5},
 			step: diag.StepInstall, cause: diag.CauseImageDigestBad,
-			console: []string{"was not booted", "firmware 0x1000000"},
+			console: []string{"was not booted", "firmware 1.0.0"},
 		},
 	}
 	said := transcript{}
@@ -198,6 +198,6 @@ func TestFailuresAreReportedAndHarmless(t *testing.T) {
 		if n != 2 {
 			t.Errorf("%s: %d devices in the report, want 2", tt.name, n)
 		}
-		said.has(t, tt.name, append([]string{"firmware 0x1000000", "self-test passed"}, tt.console...)...)
+		said.has(t, tt.name, append([]string{"firmware 1.0.0", "self-test passed"}, tt.console...)...)
 	}
 }

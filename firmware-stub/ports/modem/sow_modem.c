@@ -20,20 +20,24 @@ uint16_t sow_modem_crc(uint16_t crc, const uint8_t *p, uint32_t n)
     return crc;
 }
 
-void sow_modem_send(struct sow_modem *m, uint8_t type, const void *payload, uint32_t n)
+/* A frame whose payload is two pieces: no buffer for it on the stack under the library's work. */
+static void send(struct sow_modem *m, uint8_t type, const uint8_t *a, uint32_t na, const uint8_t *b, uint32_t nb)
 {
     uint8_t head[HEADER], tail[2];
-    uint16_t crc;
 
     head[0] = SOW_MODEM_SYNC;
     head[1] = type;
-    sow_put16(head + 2, n);
-    crc = sow_modem_crc(0xffff, head + 1, 3);
-    if (n) crc = sow_modem_crc(crc, payload, n);
-    sow_put16(tail, crc);
+    sow_put16(head + 2, na + nb);
+    sow_put16(tail, sow_modem_crc(sow_modem_crc(sow_modem_crc(0xffff, head + 1, 3), a, na), b, nb));
     m->write(m->write_user, head, sizeof head);
-    if (n) m->write(m->write_user, payload, n);
+    if (na) m->write(m->write_user, a, na);
+    if (nb) m->write(m->write_user, b, nb);
     m->write(m->write_user, tail, sizeof tail);
+}
+
+void sow_modem_send(struct sow_modem *m, uint8_t type, const void *payload, uint32_t n)
+{
+    send(m, type, payload, n, NULL, 0);
 }
 
 static void put64(uint8_t *p, uint64_t v)
@@ -58,33 +62,53 @@ void sow_modem_console(struct sow_modem *m, const char *text)
     sow_modem_send(m, SOW_MODEM_CONSOLE, text, n);
 }
 
-/* "text" followed by the number. */
-static void say(struct sow_modem *m, const char *text, uint32_t number, uint32_t base)
+/* Append text, or a number in decimal, to a line that ends before cap. */
+static uint32_t put_text(char *line, uint32_t at, uint32_t cap, const char *text)
 {
-    char line[64], digits[10];
-    uint32_t n = 0, d = 0;
+    while (*text && at < cap) line[at++] = *text++;
+    return at;
+}
 
-    while (text[n] && n < sizeof line - sizeof digits - 1) {
-        line[n] = text[n];
-        n++;
-    }
+static uint32_t put_number(char *line, uint32_t at, uint32_t cap, uint32_t number)
+{
+    char digits[11];
+    uint32_t d = sizeof digits - 1;
+
+    digits[d] = 0;
     do {
-        digits[d++] = "0123456789abcdef"[number % base];
-        number /= base;
+        digits[--d] = (char)('0' + number % 10u);
+        number /= 10u;
     } while (number);
-    while (d) line[n++] = digits[--d];
-    line[n] = 0;
+    return put_text(line, at, cap, digits + d);
+}
+
+/* "text" followed by the number. */
+static void say(struct sow_modem *m, const char *text, uint32_t number)
+{
+    char line[64];
+    uint32_t n = put_text(line, 0, sizeof line - 1, text);
+
+    line[put_number(line, n, sizeof line - 1, number)] = 0;
+    sow_modem_console(m, line);
+}
+
+/* The version as people write it: TS006 FWversion is major, minor and a revision of 16 bits. */
+static void say_version(struct sow_modem *m, uint32_t version)
+{
+    char line[32];
+    uint32_t n = put_text(line, 0, sizeof line - 1, "firmware ");
+
+    n = put_number(line, n, sizeof line - 1, version >> 24);
+    n = put_text(line, n, sizeof line - 1, ".");
+    n = put_number(line, n, sizeof line - 1, version >> 16 & 0xffu);
+    n = put_text(line, n, sizeof line - 1, ".");
+    line[put_number(line, n, sizeof line - 1, version & 0xffffu)] = 0;
     sow_modem_console(m, line);
 }
 
 void sow_modem_uplink(struct sow_modem *m, uint8_t port, const uint8_t *data, uint32_t len)
 {
-    uint8_t p[1 + 255];
-
-    if (len > 255) return;
-    p[0] = port;
-    memcpy(p + 1, data, len);
-    sow_modem_send(m, SOW_MODEM_UP, p, 1 + len);
+    if (len < SOW_MODEM_MAX_PAYLOAD) send(m, SOW_MODEM_UP, &port, 1, data, len);
 }
 
 /* The calls of the port that stay with the integrator. */
@@ -234,10 +258,10 @@ void sow_modem_init(struct sow_modem *m, const struct sow_config *cfg, const str
     m->write_user = user;
 
     if (sow_image_header(&m->cfg, &cfg->map->slot_a, &version, NULL, NULL) == SOW_OK)
-        say(m, "firmware 0x", version, 16);
+        say_version(m, version);
     if (sow_boot_read(&m->cfg, &boot) == SOW_OK && boot.state != SOW_BOOT_NONE) {
-        say(m, "boot state ", boot.state, 10);
-        if (boot.state >= SOW_BOOT_REVERTED) say(m, "boot cause ", boot.cause, 10);
+        say(m, "boot state ", boot.state);
+        if (boot.state >= SOW_BOOT_REVERTED) say(m, "boot cause ", boot.cause);
     }
     idle_until(m, 0);
 }
@@ -250,7 +274,7 @@ static void open_library(struct sow_modem *m, uint32_t now)
     m->opened = 1;
     if (r < 0) {
         m->open_failed = (uint8_t)-r;
-        say(m, "no update possible, cause ", m->open_failed, 10);
+        say(m, "no update possible, cause ", m->open_failed);
         if (m->s.boot.state == SOW_BOOT_TRIAL) { /* sow_open has rejected the image */
             reset(m, SOW_MODEM_RESET_FAULT);
             return;
@@ -340,7 +364,7 @@ static void turn(struct sow_modem *m, uint8_t type, const uint8_t *p, uint32_t n
         return;
     }
     if (n < (type == SOW_MODEM_TICK ? 8u : 10u) || type > SOW_MODEM_LINK || type == 0) {
-        say(m, "frame not understood, type ", type, 10);
+        say(m, "frame not understood, type ", type);
         idle_until(m, 0);
         return;
     }

@@ -81,7 +81,7 @@ static void large(uint16_t m, uint8_t frag_size, unsigned loss, uint32_t slot)
         parity += n > m;
         make_fragment(&b, n, f);
         r = sow_core_fragment(&k.core, 0, n, f, frag_size);
-        CHECK(r >= 0 && n < 2 * m);
+        CHECK(r >= 0 && n < 3 * m);
     }
     CHECK(parity < lost + 16);
     CHECK(kit_work(&k) == SOW_DONE);
@@ -113,7 +113,7 @@ static unsigned broken(uint32_t page, unsigned fault, unsigned *done)
         uint8_t f[255];
 
         if (step % 200 == 0 || ready) {
-            CHECK(kit_start(&k) >= 0 || k.core.phase == 0);
+            CHECK(kit_start(&k) >= 0 || k.core.at.phase == 0);
             ready = 0;
         }
         sow_boot_read(&k.config, &boot);

@@ -15,7 +15,7 @@ static int is(const struct sow_region *slot, const uint8_t *image, uint32_t size
 
 static int c_frozen(const struct sow_core *c)
 {
-    return (c->flags & SOW_FLAG_FROZEN) != 0;
+    return (c->at.flags & SOW_FLAG_FROZEN) != 0;
 }
 
 struct outcome {
@@ -176,8 +176,91 @@ static void one_slot(void)
     printf("rotten slots       %6u cases, all recovered by further fragments: at most %u (of %u lost)\n", runs, worst, lost);
 }
 
+/* Calls in any order with any arguments, resets and cuts in between: slot A never changes without a signature,
+ * nothing is programmed twice, and afterwards an update still goes through. */
+static void any_calls(unsigned trials)
+{
+    uint32_t seed = 77;
+    unsigned long calls = 0;
+
+    for (unsigned t = 0; t < trials; t++) {
+        struct outcome o = {0, 0};
+
+        kit_open(&k, &layout, 1000, 5);
+        k.arena_size = 1024;
+        make_bundle(&b, &k, SOW_CODEC_PATCH, 1100, 5, 24, SOW_MATRIX_V2);
+        CHECK(kit_start(&k) == SOW_OK);
+        for (unsigned i = 0; i < 300; i++, calls++) {
+            struct sow_session s = b.session;
+            struct sow_status st;
+            struct sow_image image;
+            uint8_t f[256];
+
+            snprintf(context, sizeof context, "any calls, trial %u, call %u", t, i);
+            for (unsigned j = 0; j < sizeof f; j++)
+                f[j] = (uint8_t)rnd(&seed);
+            switch (rnd(&seed) % 24) {
+            case 0:
+                memcpy(&s, f, sizeof s);
+                (void)sow_core_session(&k.core, &s);
+                break;
+            case 1:
+                s.nb_frag = (uint16_t)(1 + rnd(&seed) % 60);
+                s.frag_size = (uint8_t)(1 + rnd(&seed) % 40);
+                s.padding = 0;
+                s.session_cnt = (uint16_t)rnd(&seed);
+                s.has_mic = f[0] & 1;
+                s.matrix = (uint8_t)(1 + f[1] % 3);
+                (void)sow_core_session(&k.core, &s);
+                break;
+            case 2:
+                if (rnd(&seed) % 4 == 0)
+                    (void)sow_core_delete(&k.core, f[0] & 3);
+                break;
+            case 3:
+                sow_flash_emu_cut(&k.flash, 1 + rnd(&seed) % 40, (enum sow_flash_emu_cut)(f[0] % 4), f[1] & 1, seed);
+                break;
+            case 4:
+                (void)sow_core_install(&k.core);
+                (void)sow_core_image_delete(&k.core, f[0]);
+                sow_core_time(&k.core, rnd(&seed));
+                break;
+            case 5:
+                (void)sow_boot_confirm(&k.config);
+                (void)sow_boot_reject(&k.config, f[0]);
+                break;
+            case 6:
+                sow_flash_emu_cut(&k.flash, 0, SOW_FLASH_EMU_TORN, 0, 0);
+                sow_flash_emu_power_up(&k.flash);
+                CHECK(kit_start(&k) >= 0);
+                break;
+            case 7:
+            case 8:
+            case 9:
+                (void)kit_work(&k);
+                break;
+            default: /* half of them fit the session */
+                sow_core_status(&k.core, 0, &st);
+                (void)sow_core_fragment(&k.core, st.session.index, (uint16_t)(f[0] & 1 ? f[1] : rnd(&seed)), f + 2,
+                                        f[0] & 2 ? st.session.frag_size : f[3] % 60);
+            }
+            sow_core_status(&k.core, f[0], &st);
+            sow_core_image(&k.core, &image);
+            CHECK(is(&k.map.slot_a, k.old, k.old_size) && image.state != 3);
+        }
+        sow_flash_emu_cut(&k.flash, 0, SOW_FLASH_EMU_TORN, 0, 0);
+        sow_flash_emu_power_up(&k.flash);
+        CHECK(kit_start(&k) >= 0);
+        b.session.has_mic = 0; /* SessionCnt may be used up */
+        CHECK(live(&seed, 0, &o));
+        kit_close(&k);
+    }
+    printf("any calls          %6lu\n", calls);
+}
+
 void rot_tests(void)
 {
+    any_calls(getenv("SOWER_PROOF") != 0 ? 20000 : 300);
     one_slot();
     flips(getenv("SOWER_PROOF") != 0 ? 30000 : 2000);
 }

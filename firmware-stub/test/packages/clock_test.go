@@ -121,11 +121,17 @@ func TestQuietInWindow(t *testing.T) {
 			t.Errorf("quiet until %d at %d, want %d", got, tt.at, tt.want)
 		}
 	}
+	// Ping slots leave room for uplinks.
+	ask(t, now+100, 200, "0500"+le32(gps+105)+"0828768403")
+	if got := cpkg.QuietUntil(now + 110); got != now+110 {
+		t.Errorf("quiet until %d in a class B window, want no quiet", got)
+	}
+	ask(t, now+110, 200, "0400"+le32(gps+110)+"08d2ad8405") // now+110 .. now+366
 	down(t, now+110, 202, cpkg.Unicast, "0302")
 	expect(t, "an answer does not wait", ask(t, now+110, 203, "04"), "203:0400")
 	at := requests(t, drainUntil(now+110, now+1000), gps-now, 0x01)
-	if len(at) != 2 || at[0] != now+356 {
-		t.Errorf("forced requests at %v, want them behind the window, at %d", at, now+356)
+	if len(at) != 2 || at[0] != now+366 {
+		t.Errorf("forced requests at %v, want them behind the window, at %d", at, now+366)
 	}
 	if strings.Contains(strings.Join(drain(now+1000), " "), "never") {
 		t.Error("never idle")
