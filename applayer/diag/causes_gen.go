@@ -79,6 +79,9 @@ const (
 	CauseRootKeyMissing   Cause = 77 // no root key is known for the device
 	CauseReverted         Cause = 78 // the device went back to the old version and gave no cause
 	CausePackagesMissing  Cause = 79 // the device does not answer PackageVersionReq
+	CauseWindowRefused    Cause = 80 // the device refuses data rate or frequency of the receive window
+	CauseOtherVersion     Cause = 81 // the device speaks another version of TS004 than its group
+	CauseNotConfirmedYet  Cause = 82 // the device runs the new version but has not confirmed it
 )
 
 var causes = map[Cause]info{
@@ -130,4 +133,7 @@ var causes = map[Cause]info{
 	CauseRootKeyMissing:   {"ROOT_KEY_MISSING", "no root key is known for the device", "provision GenAppKey (LoRaWAN 1.0.x) or AppKey (1.1)"},
 	CauseReverted:         {"REVERTED", "the device went back to the old version and gave no cause", "read the console of a device on the bench"},
 	CausePackagesMissing:  {"PACKAGES_MISSING", "the device does not answer PackageVersionReq", "use a device with TS003, TS004, TS005 and TS006"},
+	CauseWindowRefused:    {"WINDOW_REFUSED", "the device refuses data rate or frequency of the receive window", "choose a data rate and frequency that the device profile allows"},
+	CauseOtherVersion:     {"OTHER_VERSION", "the device speaks another version of TS004 than its group", "put it into a campaign of its own"},
+	CauseNotConfirmedYet:  {"NOT_CONFIRMED_YET", "the device runs the new version but has not confirmed it", "wait for the device, or look at its confirmation policy"},
 }

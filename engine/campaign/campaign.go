@@ -8,7 +8,7 @@
 //
 // What a campaign does, and in which order:
 //
-//	prepare   every device: package version, running version, multicast group, fragmentation session
+//	prepare   every device: package version, running version, clock, multicast group, fragmentation session
 //	announce  every device that is ready: class C window, checked against the clock of the device
 //	window    canary, data fragments, first parity burst, then rounds of status request and top-up
 //	collect   unicast status of the devices that were not heard; announce again while somebody is worth it

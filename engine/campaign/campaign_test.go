@@ -15,10 +15,10 @@ import (
 	"github.com/sower-fuota/sower/applayer/diag"
 	"github.com/sower-fuota/sower/bundle"
 	"github.com/sower-fuota/sower/engine/campaign"
-	"github.com/sower-fuota/sower/engine/campaign/campaigntest"
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/plan"
 	"github.com/sower-fuota/sower/fragmentation"
+	"github.com/sower-fuota/sower/simulator/campaigntest"
 	"github.com/sower-fuota/sower/simulator/world"
 )
 
@@ -388,7 +388,7 @@ func TestFailures(t *testing.T) {
 		{"no memory, says so", func(d *campaigntest.Device) { d.Refuses, d.Diag = true, true }, diag.StepSetup, diag.CauseNoRAM},
 		{"no memory, foreign", func(d *campaigntest.Device) { d.Refuses, d.Diag = true, false }, diag.StepSetup, diag.CauseNoRAM},
 		{"no TS006", func(d *campaigntest.Device) { d.NoDevVersion = true }, diag.StepSetup, diag.CausePackagesMissing},
-		{"other version", func(d *campaigntest.Device) { d.Speaks = applayer.V1 }, diag.StepSetup, diag.CauseAlgoUnsupported},
+		{"other version", func(d *campaigntest.Device) { d.Speaks = applayer.V1 }, diag.StepSetup, diag.CauseOtherVersion},
 		{"base mismatch", func(d *campaigntest.Device) { d.Stops, d.Diag = diag.CauseBaseMismatch, true }, diag.StepManifest, diag.CauseBaseMismatch},
 		{"corrupt, foreign", func(d *campaigntest.Device) { d.Stops, d.Diag = diag.CauseBaseMismatch, false }, diag.StepVerify, diag.CauseSignatureBad},
 		{"ignores reboot", func(d *campaigntest.Device) { d.IgnoresReboot = true }, diag.StepReady, diag.CauseNotRebooted},

@@ -9,9 +9,9 @@ import (
 
 	"github.com/sower-fuota/sower/applayer/diag"
 	"github.com/sower-fuota/sower/engine/campaign"
-	"github.com/sower-fuota/sower/engine/campaign/campaigntest"
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/fragmentation"
+	"github.com/sower-fuota/sower/simulator/campaigntest"
 )
 
 // TestRejoin lets every device join again at some time between the start and the end: before, inside and after

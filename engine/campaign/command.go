@@ -17,10 +17,20 @@ import (
 // maxMcFCnt ends the range of valid frame counters of a group: devices assume that the upper 16 bits are 0.
 const maxMcFCnt = 0xffff
 
+// expiry is until when a unicast message may be sent: not for ever, or a device that wakes up late would get
+// orders that have long been repeated, and not in a window, where it would cost others a fragment.
+func (c *Campaign) expiry() time.Time {
+	at := c.now.Add(2 * c.spec.Timing.UplinkInterval)
+	if c.st.Phase == PhaseAnnounce {
+		at = earliest(at, c.st.Window.Start)
+	}
+	return at
+}
+
 // send asks for a unicast command and returns its operation number and expiry.
 func (c *Campaign) send(i int, kind Command) (op uint64, expires time.Time) {
 	d := &c.st.Devices[i]
-	s := Send{Op: c.op(), Command: kind, Device: d.EUI, Expires: c.now.Add(2 * c.spec.Timing.UplinkInterval)}
+	s := Send{Op: c.op(), Command: kind, Device: d.EUI, Expires: c.expiry()}
 	var err error
 	switch kind {
 	case CmdPackages:
@@ -39,9 +49,6 @@ func (c *Campaign) send(i int, kind Command) (op uint64, expires time.Time) {
 	case CmdWindow:
 		w := c.st.Window
 		s.FPort = applayer.FPortMcSetup
-		if s.Expires.After(w.Start) {
-			s.Expires = w.Start
-		}
 		s.Payload, err = mcsetup.AppendCommand(nil, c.ver, mcsetup.McClassCSessionReq{
 			McGroupID: c.spec.McGroupID, SessionTime: uint32(plan.GPSSeconds(w.Start)), TimeOut: w.TimeOut,
 			DLFreq: c.spec.Plan.Frequency, DR: uint8(c.spec.Plan.DataRate)})

@@ -24,18 +24,19 @@ func (c *Campaign) serveAll() {
 func (c *Campaign) serve(i int) {
 	d := &c.st.Devices[i]
 	d.Wake = time.Time{}
-	// In a window nothing is sent to single devices: each such downlink would cost others a fragment.
-	for range 8 { // giving up a command may lead to the next
-		if d.Stage.final() || c.st.Phase == PhaseIdle || c.st.Phase == PhaseWindow || c.st.Phase == PhaseEnded {
+	for again := true; again; { // giving up a command may lead to the next
+		if d.Stage.final() || c.st.Phase == PhaseIdle || c.st.Phase == PhaseEnded || c.windowOpen() {
 			return
 		}
-		wake, again := c.serveOnce(i)
-		if !again {
-			d.Wake = wake
-			heap.Push(&c.due, dueEntry{wake, i})
-			return
-		}
+		d.Wake, again = c.serveOnce(i)
 	}
+	heap.Push(&c.due, dueEntry{d.Wake, i})
+}
+
+// windowOpen reports whether devices listen to the group. Nothing is sent to single ones then: each such
+// downlink would cost others a fragment.
+func (c *Campaign) windowOpen() bool {
+	return c.st.Phase == PhaseWindow || c.st.Phase == PhaseAnnounce && !c.now.Before(c.st.Window.Start)
 }
 
 func (c *Campaign) serveOnce(i int) (wake time.Time, again bool) {
@@ -124,7 +125,7 @@ func (c *Campaign) want(d *Device) (cmd Command, at time.Time) {
 		return CmdSession, at
 	case StagePrepared, StageIncomplete:
 		switch {
-		case c.st.Phase != PhaseAnnounce || !c.now.Before(c.st.Window.Start):
+		case c.st.Phase != PhaseAnnounce:
 			return CmdNone, at
 		case !d.Group:
 			return CmdGroup, at
@@ -199,7 +200,7 @@ func (c *Campaign) impatient(i int) {
 	case d.Further > 0 && c.confirmed(d):
 		c.setStage(i, StageUpdated)
 	case d.Further > 0:
-		c.fail(i, diag.StepTrial, diag.CauseUnproven, "runs the new version, but has not confirmed it")
+		c.fail(i, diag.StepTrial, diag.CauseNotConfirmedYet, "runs the new version, but has not confirmed it")
 	default:
 		c.fail(i, diag.StepTrial, diag.CauseSilentAfterBoot, "reported the new version once")
 	}
@@ -420,7 +421,7 @@ func (c *Campaign) mcSetup(i int, at time.Time, cmd mcsetup.Command) {
 				d.Group = false
 				return
 			}
-			c.fail(i, diag.StepSetup, diag.CauseSetupTimeout, "the device refuses data rate or frequency of the window")
+			c.fail(i, diag.StepSetup, diag.CauseWindowRefused, "the device refuses data rate or frequency of the window")
 		case ans.McGroupUndefined:
 			d.Group = false
 		case ans.StartMissed:
@@ -453,7 +454,7 @@ func (c *Campaign) dataBlock(i int, at time.Time, cmd datablock.Command) {
 		d.Packages = applayer.Version(ans.PackageVersion)
 		if d.Packages != c.ver {
 			// Parity of the other version would corrupt the block without a trace.
-			c.fail(i, diag.StepSetup, diag.CauseAlgoUnsupported,
+			c.fail(i, diag.StepSetup, diag.CauseOtherVersion,
 				"the device speaks TS004 "+d.Packages.String()+", the campaign "+c.ver.String()+": it belongs in a campaign of its own")
 			return
 		}
@@ -470,7 +471,7 @@ func (c *Campaign) dataBlock(i int, at time.Time, cmd datablock.Command) {
 		if ans.FragIndex != c.spec.FragIndex || d.Stage < StageReceiving {
 			return
 		}
-		if c.st.Phase != PhaseWindow { // the device repeats the request
+		if !c.windowOpen() { // the device repeats the request
 			c.send(i, CmdReceived)
 		}
 		if ans.MICError {
@@ -706,7 +707,7 @@ func (c *Campaign) appTime(i int, at time.Time, req clocksync.AppTimeReq) {
 		d.ClockWrong = false // the next announcement shows whether it has helped
 	}
 	c.setUp(i)
-	if c.spec.Capabilities.ServerAnswersClock || c.st.Phase == PhaseWindow {
+	if c.spec.Capabilities.ServerAnswersClock || c.windowOpen() {
 		return
 	}
 	off := clocksync.TimeCorrection(plan.GPSSeconds(at), req.DeviceTime)
@@ -718,8 +719,7 @@ func (c *Campaign) appTime(i int, at time.Time, req clocksync.AppTimeReq) {
 		c.halt(err.Error())
 		return
 	}
-	c.emit(Send{Op: c.op(), Command: CmdTime, Device: d.EUI, FPort: applayer.FPortClockSync, Payload: payload,
-		Expires: c.now.Add(2 * c.spec.Timing.UplinkInterval)})
+	c.emit(Send{Op: c.op(), Command: CmdTime, Device: d.EUI, FPort: applayer.FPortClockSync, Payload: payload, Expires: c.expiry()})
 	if d.Window == c.st.Window.Number && c.st.Phase == PhaseAnnounce && d.Window > 0 && (off < -1 || off > 1) {
 		// The window that it has confirmed was in terms of the wrong clock.
 		d.Window = 0

@@ -47,8 +47,13 @@ func (c *Campaign) advance() {
 	}
 }
 
+// unready counts the devices whose set-up is not done.
+func (c *Campaign) unready() int {
+	return c.count[StageDiscover] + c.count[StageGroup] + c.count[StageSession]
+}
+
 func (c *Campaign) advancePrepare() {
-	if unready := c.count[StageDiscover] + c.count[StageGroup] + c.count[StageSession]; unready > 0 {
+	if c.unready() > 0 {
 		if c.now.Before(c.st.Started.Add(c.spec.Timing.Prepare)) {
 			return
 		}

@@ -49,7 +49,9 @@ func (c *Campaign) NextWake() time.Time {
 	}
 	switch c.st.Phase {
 	case PhasePrepare:
-		at = earliest(at, c.st.Started.Add(c.spec.Timing.Prepare))
+		if c.unready() > 0 { // otherwise the group is awaited
+			at = earliest(at, c.st.Started.Add(c.spec.Timing.Prepare))
+		}
 	case PhaseAnnounce:
 		at = earliest(at, c.opens())
 	case PhaseWindow:
@@ -195,7 +197,7 @@ func (c *Campaign) fail(i int, step diag.Step, cause diag.Cause, note string) {
 	c.setStage(i, StageFailed)
 	// Best effort: whoever is still reachable shall not keep the keys of a dead group. In a window its
 	// downlinks would cost others a fragment.
-	if c.st.Phase != PhaseWindow && !d.LastUp.IsZero() {
+	if !c.windowOpen() && !d.LastUp.IsZero() {
 		if d.Frag {
 			c.send(i, CmdDropFrag)
 		}

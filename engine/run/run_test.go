@@ -14,11 +14,11 @@ import (
 	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/bundle"
 	"github.com/sower-fuota/sower/engine/campaign"
-	"github.com/sower-fuota/sower/engine/campaign/campaigntest"
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/plan"
 	"github.com/sower-fuota/sower/engine/run"
 	"github.com/sower-fuota/sower/fragmentation"
+	"github.com/sower-fuota/sower/simulator/campaigntest"
 	"github.com/sower-fuota/sower/simulator/world"
 )
 
@@ -219,6 +219,24 @@ func TestRunSurvivesFaults(t *testing.T) {
 				t.Errorf("the network sent %d frames, the engine knows of %d", frames, logged)
 			}
 		})
+	}
+}
+
+// TestRunWaitsForTheGroup has a server that opens no group for longer than the set-up may take.
+func TestRunWaitsForTheGroup(t *testing.T) {
+	f := newFixture(t, 1, 3)
+	f.net.Fault = func(method string) (bool, error) {
+		if method == "OpenGroup" && f.w.Now().Before(start.Add(6*time.Hour)) {
+			return false, fmt.Errorf("injected: %w", network.ErrUnavailable)
+		}
+		return true, nil
+	}
+	if err := f.run(t, t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.wantUpdated(t)
+	if n := f.net.Calls["OpenGroup"]; n > 1000 {
+		t.Errorf("OpenGroup was called %d times in 6 hours: no back-off", n)
 	}
 }
 

@@ -168,15 +168,18 @@ func loopback(host string) bool {
 }
 
 // brokerAddress judges the address of an MQTT broker.
-func brokerAddress(s string) (*url.URL, error) {
+func brokerAddress(s string, password bool) (*url.URL, error) {
+	if strings.Contains(s, "@") {
+		return nil, errors.New("chirpstack: the address of the MQTT broker holds a user name; configure it apart, addresses are logged")
+	}
 	u, err := url.Parse(s)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("chirpstack: MQTT broker %q: %w", s, err)
 	case u.Scheme != "mqtt" && u.Scheme != "mqtts" || u.Host == "":
 		return nil, fmt.Errorf("chirpstack: MQTT broker %q, want mqtt://HOST:PORT or mqtts://HOST:PORT", s)
-	case u.User != nil:
-		return nil, errors.New("chirpstack: the address of the MQTT broker holds a user name; configure it apart, addresses are logged")
+	case u.Scheme == "mqtt" && password && !loopback(u.Hostname()):
+		return nil, fmt.Errorf("chirpstack: MQTT broker %q would get the password in clear text; use mqtts", s)
 	}
 	return u, nil
 }
@@ -192,6 +195,12 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 }
 
 func (b bearer) RequireTransportSecurity() bool { return b.secure }
+
+// maxPayload is what a data rate carries for certain: a region may be configured for repeaters, and ChirpStack
+// drops what is longer without a word.
+func (n *Network) maxPayload(dataRate int) (int, error) {
+	return n.cfg.Region.MaxPayload(dataRate, airtime.Link{Direction: airtime.Downlink, Repeater: true})
+}
 
 // call runs one RPC with the deadline of the configuration.
 func (n *Network) call(ctx context.Context, f func(context.Context) error) error {
@@ -234,7 +243,7 @@ func (n *Network) Capabilities(ctx context.Context) (network.Capabilities, error
 		return network.Capabilities{}, err
 	}
 	for dr := range 16 {
-		if m, err := n.cfg.Region.MaxPayload(dr, airtime.Link{Direction: airtime.Downlink}); err == nil {
+		if m, err := n.maxPayload(dr); err == nil {
 			caps.MaxPayload[dr] = m
 		}
 	}

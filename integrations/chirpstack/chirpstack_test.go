@@ -53,6 +53,32 @@ func TestDialRefuses(t *testing.T) {
 	}
 }
 
+func TestBrokerAddress(t *testing.T) {
+	tests := []struct {
+		addr     string
+		password bool
+		want     string // part of the error; empty: none
+	}{
+		{"mqtt://127.0.0.1:1883", true, ""},
+		{"mqtts://broker.example.com:8883", true, ""},
+		{"mqtt://broker.example.com:1883", false, ""},
+		{"mqtt://broker.example.com:1883", true, "use mqtts"},
+		{"tcp://127.0.0.1:1883", false, "mqtt://HOST:PORT"},
+		{"127.0.0.1:1883", false, "127.0.0.1:1883"},
+		{"", false, "mqtt://HOST:PORT"},
+		{"mqtt://me:secret@broker.example.com:1883", false, "configure it apart"},
+	}
+	for _, tt := range tests {
+		_, err := brokerAddress(tt.addr, tt.password)
+		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("brokerAddress(%q) = %v, want %q", tt.addr, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("%v shows the password", err)
+		}
+	}
+}
+
 func TestUnreachable(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -206,7 +232,7 @@ func TestTokenIsSent(t *testing.T) {
 	if err != nil || f.auth != "Bearer secret" {
 		t.Errorf("Capabilities = %v with authorization %q", err, f.auth)
 	}
-	if caps.Version != "4.19.1" || caps.MaxPayload[5] != 242 || caps.MaxPayload[0] != 51 || !caps.ReportsSent {
+	if caps.Version != "4.19.1" || caps.MaxPayload[5] != 222 || caps.MaxPayload[0] != 51 || !caps.ReportsSent {
 		t.Errorf("Capabilities = %+v", caps)
 	}
 }

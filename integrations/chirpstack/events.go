@@ -29,7 +29,7 @@ const (
 // Events implements [network.Network]. An event is acknowledged to the broker when its Done is called; what is
 // not acknowledged comes again after a reconnection. ChirpStack must publish with QoS 1 for that.
 func (n *Network) Events(ctx context.Context, application string) (<-chan network.Event, error) {
-	broker, err := brokerAddress(n.cfg.MQTT)
+	broker, err := brokerAddress(n.cfg.MQTT, n.cfg.Password != "")
 	if err != nil {
 		return nil, err
 	}

@@ -84,7 +84,7 @@ func (n *Network) judge(ctx context.Context, g network.Group) error {
 	case g.AppSKey == network.Key{} || g.NwkSKey == network.Key{}:
 		return bad("a session key is all zero")
 	}
-	if _, err := n.cfg.Region.MaxPayload(g.DataRate, airtime.Link{Direction: airtime.Downlink}); err != nil {
+	if _, err := n.maxPayload(g.DataRate); err != nil {
 		return bad("%s", err)
 	}
 	gateways, err := n.Gateways(ctx, g.Application)
@@ -165,7 +165,7 @@ func (n *Network) Broadcast(ctx context.Context, b network.Broadcast) (uint32, e
 	n.mu.Lock()
 	g, ok := n.groups[b.Group]
 	n.mu.Unlock()
-	switch limit, err := n.cfg.Region.MaxPayload(g.dataRate, airtime.Link{Direction: airtime.Downlink}); {
+	switch limit, err := n.maxPayload(g.dataRate); {
 	case !ok:
 		return 0, fmt.Errorf("chirpstack: group %s: %w: not opened", b.Group, network.ErrNotFound)
 	case err != nil:
