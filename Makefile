@@ -39,6 +39,7 @@ run: firmware build ## a whole update on a simulated fleet (OLD=a.bin NEW=b.bin:
 	@bin/sower rehearse --firmware $(FIRMWARE) --out run/summary.json $(if $(OLD)$(NEW),--old "$(OLD)" --new "$(NEW)")
 
 test: firmware check ## everything that must hold, in minutes
+	@$(MAKE) -s -C firmware-stub/test/core test
 	@$(GO) test ./...
 	@$(GO) test -race ./engine/... ./integrations/... ./simulator/world ./simulator/radio ./simulator/fleet ./simulator/networkserver
 	@scripts/fuzz.sh 20s
@@ -47,6 +48,7 @@ fuzz: ## every fuzz target for 20 s
 	@scripts/fuzz.sh 20s
 
 proof: firmware check ## the long form of every proof: hours
+	@$(MAKE) -s -C firmware-stub/test/core proof
 	@SOWER_PROOF=1 $(GO) test -timeout 4h -tags proof ./...
 	@scripts/fuzz.sh 10m
 

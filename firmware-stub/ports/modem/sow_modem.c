@@ -259,10 +259,8 @@ void sow_modem_init(struct sow_modem *m, const struct sow_config *cfg, const str
 
     if (sow_image_header(&m->cfg, &cfg->map->slot_a, &version, NULL, NULL) == SOW_OK)
         say_version(m, version);
-    if (sow_boot_read(&m->cfg, &boot) == SOW_OK && boot.state != SOW_BOOT_NONE) {
-        say(m, "boot state ", boot.state);
-        if (boot.state >= SOW_BOOT_REVERTED) say(m, "boot cause ", boot.cause);
-    }
+    if (sow_boot_read(&m->cfg, &boot) == SOW_OK && boot.state >= SOW_BOOT_REVERTED)
+        say(m, "the last update was undone, cause ", boot.cause);
     idle_until(m, 0);
 }
 
