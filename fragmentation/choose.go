@@ -77,7 +77,7 @@ func Choose(req Request) (Choice, error) {
 			return Choice{}, err
 		}
 		c.Reasons = append([]Reason{{Code: ReasonSize, Text: fmt.Sprintf(
-			"%d fragments of %d bytes, as asked for, with %d bytes of padding", c.M, c.Size, c.Padding)}}, c.Reasons...)
+			"%s of %d bytes, as asked for, with %d bytes of padding", plural(c.M, "fragment"), c.Size, c.Padding)}}, c.Reasons...)
 		c.warnings()
 		return c, nil
 	}
@@ -97,7 +97,7 @@ func Choose(req Request) (Choice, error) {
 		flaw := c.flaw()
 		if flawless = flaw == ""; !flawless {
 			rejected = append(rejected, Reason{Code: ReasonRejected,
-				Text: fmt.Sprintf("not %d fragments of %d bytes: %s", m, size, flaw)})
+				Text: fmt.Sprintf("not %s of %d bytes: %s", plural(m, "fragment"), size, flaw)})
 		}
 		if flawless || best.M < 2 || c.Overhead.FailAt(10) < best.Overhead.FailAt(10) {
 			best = c
@@ -108,8 +108,8 @@ func Choose(req Request) (Choice, error) {
 			"no number of fragments up to %d %% above %d is without a flaw; this one fails least", detour, first)})
 	}
 	best.Reasons = append(append(rejected, Reason{Code: ReasonSize, Text: fmt.Sprintf(
-		"%d fragments of %d bytes: the smallest size with this number of fragments, so that only %d bytes are padding",
-		best.M, best.Size, best.Padding)}), best.Reasons...)
+		"%s of %d bytes: the smallest size with this number of fragments, so that only %d bytes are padding",
+		plural(best.M, "fragment"), best.Size, best.Padding)}), best.Reasons...)
 	if !flawless {
 		best.warnings()
 	}
@@ -214,7 +214,7 @@ func (c *Choice) repeat(count int) {
 	for range count {
 		c.Indices = append(c.Indices, 1)
 	}
-	c.add(ReasonNoCode, "the block is a single fragment, which has no parity: it is repeated %d times", len(c.Indices))
+	c.add(ReasonNoCode, "the block is a single fragment, which has no parity: it is repeated %s", plural(len(c.Indices), "time"))
 }
 
 // parity returns how many parity fragments of the list to send when the number is ours.
@@ -228,8 +228,8 @@ func (c *Choice) parity(limit int) int {
 			return limit
 		}
 	}
-	c.add(ReasonParity, "%d parity fragments: enough for all but 1 of %.0f devices at a loss of %.3g %%",
-		sent-c.M, 1/defaultQ, 100*c.Loss)
+	c.add(ReasonParity, "%s: enough for all but 1 of %.0f devices at a loss of %.3g %%",
+		plural(sent-c.M, "parity fragment"), 1/defaultQ, 100*c.Loss)
 	return sent - c.M
 }
 
@@ -271,14 +271,15 @@ func (c *Choice) warnings() {
 			n, c.M, w.Uncovered[0])
 	}
 	if len(w.Twins) > 0 && w.Floor(c.Loss) > badOverhead/10 {
-		warn(ReasonTwins, "the parity fragments hardly tell %s apart; %.2g %% of devices will lose both and every fragment that does",
+		warn(ReasonTwins, "the parity fragments hardly tell %s apart; %.2g %% of devices will lose two and all that tells them apart",
 			twinText(w.Twins), 100*w.Floor(c.Loss))
 	}
 	if w.EvenOnly {
 		warn(ReasonEvenOnly, "every parity row has an even number of ones; a device that received no uncoded fragment never completes")
 	}
 	if n := len(w.Echoes); n > 0 && c.M >= fewM {
-		warn(ReasonEcho, "%d parity fragments nearly repeat others (first: %d repeats %d)", n, w.Echoes[0].N, w.Echoes[0].Of)
+		warn(ReasonEcho, "%s out of %d nearly repeat others (first: %d repeats %d)",
+			plural(n, "parity fragment"), len(c.Indices), w.Echoes[0].N, w.Echoes[0].Of)
 	}
 	if c.Overhead.FailAt(10) > badOverhead {
 		warn(ReasonOverhead, "%.2g %% of simulated devices are incomplete at M+10, a sound code has 0.1 %%", 100*c.Overhead.FailAt(10))
@@ -287,6 +288,13 @@ func (c *Choice) warnings() {
 
 func (c *Choice) add(code, format string, args ...any) {
 	c.Reasons = append(c.Reasons, Reason{Code: code, Text: fmt.Sprintf(format, args...)})
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func twinText(pairs []Twin) string {
@@ -382,7 +390,7 @@ func (l *lister) fill(parity int) error {
 		l.push(n)
 	}
 	if len(echoes) > 0 {
-		l.add(ReasonEcho, "%d indices passed over because they nearly repeat earlier ones (first: %d)", len(echoes), echoes[0])
+		l.add(ReasonEcho, "passed over %s that nearly repeat earlier ones (first: %d)", plural(len(echoes), "parity fragment"), echoes[0])
 	}
 	// Nothing else is left to send: then an echo is better than nothing.
 	for _, n := range echoes {
