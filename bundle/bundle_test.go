@@ -135,34 +135,6 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-func TestKeys(t *testing.T) {
-	k := key(t)
-	priv, err := bundle.MarshalPrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub, err := bundle.MarshalPublicKey(&k.PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := bundle.ParsePrivateKey(priv); err != nil || !got.Equal(k) {
-		t.Errorf("private key: %v", err)
-	}
-	for _, text := range [][]byte{priv, pub} {
-		if got, err := bundle.ParsePublicKey(text); err != nil || !got.Equal(&k.PublicKey) {
-			t.Errorf("public key: %v", err)
-		}
-	}
-	for _, text := range []string{"", "hello", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"} {
-		if _, err := bundle.ParsePublicKey([]byte(text)); !errors.Is(err, bundle.ErrKey) {
-			t.Errorf("public key %q: %v, want %v", text, err, bundle.ErrKey)
-		}
-	}
-	if _, err := bundle.ParsePrivateKey(pub); !errors.Is(err, bundle.ErrKey) {
-		t.Errorf("public key as private key: %v, want %v", err, bundle.ErrKey)
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	k := key(f)
 	block, err := bundle.Sign(manifest(), []byte("payload"), k)

@@ -126,6 +126,9 @@ func (t Target) manifest(new []byte) (Manifest, error) {
 		Sequence: t.Sequence, Expiry: t.Expiry,
 		NewSize: uint32(len(new)), NewDigest: sha256.Sum256(new),
 	}
+	if len(new) == 0 {
+		return Manifest{}, fmt.Errorf("%w: the new image is empty", ErrField)
+	}
 	if len(new) > maxSize {
 		return Manifest{}, fmt.Errorf("%w: new image of %d bytes, at most %d", ErrField, len(new), maxSize)
 	}

@@ -14,7 +14,8 @@ const zstdWindow = 1 << 20
 // 1 MiB, no dictionary and no checksum. The same image gives the same bytes.
 func compress(image []byte) ([]byte, error) {
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(zstdWindow),
-		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
+		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
+		zstd.WithSingleSegment(len(image) <= zstdWindow)) // a single segment names its size, however small
 	if err != nil {
 		return nil, err
 	}

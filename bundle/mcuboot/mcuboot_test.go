@@ -11,11 +11,17 @@ import (
 	"github.com/sower-fuota/sower/bundle/mcuboot"
 )
 
-func TestWrapParse(t *testing.T) {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return key
+}
+
+func TestWrapParse(t *testing.T) {
+	key := newKey(t)
 	body := bytes.Repeat([]byte{1, 2, 3}, 1000)
 	for _, signed := range []bool{false, true} {
 		o := mcuboot.Options{Major: 1, Minor: 2, Revision: 3, Build: 4, LoadAddress: 0x08004000}
@@ -60,6 +66,8 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(img)
+	f.Add(read(f, "imgtool.img"))
+	f.Add(read(f, "protected.img"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		im, err := mcuboot.Parse(b)
 		if err == nil && im.Size > len(b) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"strconv"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sower-fuota/sower/bundle/image"
 	"github.com/sower-fuota/sower/delta"
 )
 
@@ -21,7 +23,9 @@ func newDiffCommand() *cobra.Command {
 		Short: "make a patch that turns one firmware image into another",
 		Long: `diff makes a patch file. The patch has been applied and compared before it is written.
 
-The images are the files that lie in the slot of the device: MCUboot images, or raw binaries.`,
+The images may be MCUboot images, raw binaries, Intel HEX or ELF files. What counts is the bytes that lie in the
+slot of the device: trailer and padding of an MCUboot image are left out, gaps of HEX and ELF files are filled
+with 0xff. The link address is taken from HEX and ELF files unless --base is given.`,
 		Example: "  sower diff 1.0.0.bin 1.1.0.bin -o 1.0.0-1.1.0.patch",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -60,16 +64,22 @@ The images are the files that lie in the slot of the device: MCUboot images, or 
 				addr := uint32(n)
 				o.LinkBase = &addr
 			}
-			old, err := readInput("old image", args[0])
+			old, err := readImage(cmd.ErrOrStderr(), "old image", args[0])
 			if err != nil {
 				return err
 			}
-			new, err := readInput("new image", args[1])
+			new, err := readImage(cmd.ErrOrStderr(), "new image", args[1])
 			if err != nil {
 				return err
+			}
+			if err := image.CheckPair(old, new); err != nil {
+				return fmt.Errorf("%s, %s: %w", args[0], args[1], err)
+			}
+			if o.LinkBase == nil {
+				o.LinkBase = linkBase(old, new)
 			}
 			o.Progress = progress(cmd.ErrOrStderr(), "diff")
-			f, err := delta.NewFile(old, new, o)
+			f, err := delta.NewFile(old.Data, new.Data, o)
 			if err != nil {
 				return err
 			}
@@ -78,13 +88,16 @@ The images are the files that lie in the slot of the device: MCUboot images, or 
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), map[string]any{
-					"old_bytes": len(old), "new_bytes": len(new), "stream_bytes": len(f.Stream),
-					"ram_bytes": f.Params.RAMBytes, "scratch_bytes": f.Params.ScratchBytes,
+					"old_bytes": len(old.Data), "new_bytes": len(new.Data),
+					"old_format": old.Format.String(), "new_format": new.Format.String(),
+					"stream_bytes": len(f.Stream),
+					"ram_bytes":    f.Params.RAMBytes, "scratch_bytes": f.Params.ScratchBytes,
 					"profile": f.Params.Profile, "link_base": f.Params.LinkBase,
+					"warnings": append(append([]string{}, old.Warnings...), new.Warnings...),
 				})
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes of patch for %d bytes of image (%.1f %%), device RAM %d, flash scratch %d\n",
-				out, len(f.Stream), len(new), 100*float64(len(f.Stream))/float64(len(new)), f.Params.RAMBytes, f.Params.ScratchBytes)
+				out, len(f.Stream), len(new.Data), 100*float64(len(f.Stream))/float64(len(new.Data)), f.Params.RAMBytes, f.Params.ScratchBytes)
 			return nil
 		},
 	}
@@ -100,15 +113,27 @@ The images are the files that lie in the slot of the device: MCUboot images, or 
 	return cmd
 }
 
+// linkBase is the address that the files of a pair name, if a patch can hold it.
+func linkBase(old, new *image.Image) *uint32 {
+	for _, im := range []*image.Image{new, old} {
+		if im.HasBase && im.Base%256 == 0 {
+			return &im.Base
+		}
+	}
+	return nil
+}
+
 func newApplyCommand() *cobra.Command {
 	var out string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "apply OLD PATCH -o NEW",
 		Short:   "apply a patch as a device would",
+		Long:    "apply writes the image that lies in the slot of the device: a raw binary, or an MCUboot image. OLD may also be\nan Intel HEX or ELF file.",
 		Example: "  sower apply 1.0.0.bin 1.0.0-1.1.0.patch -o 1.1.0.bin",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			old, err := readInput("old image", args[0])
+			old, err := readImage(cmd.ErrOrStderr(), "old image", args[0])
 			if err != nil {
 				return err
 			}
@@ -120,18 +145,22 @@ func newApplyCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("patch %s: %w", args[1], err)
 			}
-			new, err := f.Apply(old)
+			new, err := f.Apply(old.Data)
 			if err != nil {
 				return fmt.Errorf("patch %s on %s: %w", args[1], args[0], err)
 			}
 			if err := writeOutput(out, new, 0o644); err != nil {
 				return err
 			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), map[string]any{"new_bytes": len(new), "new_sha256": fmt.Sprintf("%x", sha256.Sum256(new))})
+			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes\n", out, len(new))
 			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&out, "output", "o", "", "image to write (required)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	mustFlag(cmd, "output")
 	return cmd
 }

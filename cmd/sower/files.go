@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/sower-fuota/sower/bundle/image"
 )
 
 // readInput reads a whole file that must not be empty. what says what it is, for the error.
@@ -25,6 +27,27 @@ func readInput(what, path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s %s: the file is empty", what, path)
 	}
 	return b, nil
+}
+
+// readImage reads a firmware image in any form that package image knows. Warnings go to w.
+func readImage(w io.Writer, what, path string) (*image.Image, error) {
+	file, err := readInput(what, path)
+	if err != nil {
+		return nil, err
+	}
+	im, err := image.Read(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", what, path, err)
+	}
+	for _, text := range im.Warnings {
+		warn(w, "%s %s: %s", what, path, text)
+	}
+	return im, nil
+}
+
+// warn prints a line about something that is unwise and was done all the same.
+func warn(w io.Writer, format string, args ...any) {
+	fmt.Fprintf(w, "sower: warning: "+format+"\n", args...)
 }
 
 // writeOutput writes a file as a whole or not at all: a reader never sees half of it.

@@ -11,60 +11,43 @@ import (
 	"github.com/sower-fuota/sower/delta"
 )
 
-func newKeygenCommand() *cobra.Command {
-	var out string
-	cmd := &cobra.Command{
-		Use:     "keygen -o KEY",
-		Short:   "make a signing key (ECDSA P-256)",
-		Long:    "keygen writes the private key to KEY (PKCS #8 PEM, readable by you alone) and the public key to KEY.pub.\nIt never overwrites a key.",
-		Example: "  sower keygen -o release.pem",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			for _, path := range []string{out, out + ".pub"} {
-				if err := mustNotExist(path); err != nil {
-					return err
-				}
-			}
-			key, err := bundle.GenerateKey()
-			if err != nil {
-				return err
-			}
-			private, err := bundle.MarshalPrivateKey(key)
-			if err != nil {
-				return err
-			}
-			public, err := bundle.MarshalPublicKey(&key.PublicKey)
-			if err != nil {
-				return err
-			}
-			if err := writeOutput(out, private, 0o600); err != nil {
-				return err
-			}
-			if err := writeOutput(out+".pub", public, 0o644); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: private key, keep it off the campaign server\n%s.pub: public key, for the trust slots of the devices\n", out, out)
-			return nil
-		},
-	}
-	cmd.Flags().StringVarP(&out, "output", "o", "", "file for the private key (required)")
-	mustFlag(cmd, "output")
-	return cmd
-}
-
 func newSignCommand() *cobra.Command {
-	var out, keyFile, patchFile, version, expires string
+	var out, codec, patchFile, version, expires string
+	var asJSON bool
 	var t bundle.Target
+	var k signingKey
 	cmd := &cobra.Command{
 		Use:   "sign NEW -o BUNDLE --key KEY",
 		Short: "make the signed bundle that is sent to the devices",
 		Long: `sign binds an image, or a patch that makes it, to the devices it is for, and signs that.
 
-The version is read from the header of an MCUboot image. A device takes a bundle whose class, hardware and
-key id are its own, whose sequence exceeds that of the image it confirmed last, and whose base it runs.`,
-		Example: "  sower sign 1.1.0.bin --patch 1.0.0-1.1.0.patch --key release.pem --class 0x1001 --hardware 1 --sequence 2 -o 1.1.0.sow",
-		Args:    cobra.ExactArgs(1),
+NEW is the image as it was given to diff. The version is read from its MCUboot header. A device takes a bundle
+whose class, hardware and key id are its own, whose sequence exceeds that of the image it confirmed last, and
+whose base it runs.
+
+The key is a file that keygen wrote, or another ECDSA P-256 key in PEM (PKCS #8, SEC 1). The passphrase of an
+encrypted key is the first line of --passphrase-file, else the environment variable SOWER_PASSPHRASE, else what
+you type. With --signer a program signs, for a KMS, an HSM or a smart card, and --key is the public key: the
+program gets the SHA-256 digest on its standard input, as 64 hexadecimal digits or as 32 bytes
+(--signer-digest), and writes the signature to its standard output, as DER or as r|s of 64 bytes. No shell is
+involved.`,
+		Example: `  sower sign 1.1.0.bin --patch 1.0.0-1.1.0.patch --key release.pem --class 0x1001 --hardware 1 --sequence 2 -o 1.1.0.sow
+  sower sign 1.1.0.bin --key release.pem.pub --signer 'openssl pkeyutl -sign -inkey hsm.pem' --signer-digest raw -o 1.1.0.sow`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if codec == "" {
+				if codec = "full"; patchFile != "" {
+					codec = "patch"
+				}
+			}
+			switch {
+			case codec != "full" && codec != "patch" && codec != "zstd":
+				return usagef("--codec %q, want patch, full or zstd", codec)
+			case codec == "patch" && patchFile == "":
+				return usagef("--codec patch needs --patch")
+			case codec != "patch" && patchFile != "":
+				return usagef("--codec %s and --patch exclude each other", codec)
+			}
 			if version != "" {
 				v, err := bundle.ParseVersion(version)
 				if err != nil {
@@ -77,33 +60,41 @@ key id are its own, whose sequence exceeds that of the image it confirmed last, 
 				if err != nil {
 					return usagef("--expires %q, want a time like 2027-01-31T00:00:00Z", expires)
 				}
+				if at.Year() < 1981 || at.Year() > 2115 {
+					return usagef("--expires %q, want a year from 1981 to 2115: GPS seconds have 32 bits", expires)
+				}
 				t.Expiry = airtime.GPSSeconds(at)
 			}
-			new, err := readInput("new image", args[0])
+			im, err := readImage(cmd.ErrOrStderr(), "new image", args[0])
 			if err != nil {
 				return err
 			}
-			text, err := readInput("key", keyFile)
-			if err != nil {
-				return err
+			if im.Boot == nil {
+				warn(cmd.ErrOrStderr(), "new image %s: without an MCUboot header it is refused by devices with the sower boot stub", args[0])
 			}
-			key, err := bundle.ParsePrivateKey(text)
-			if err != nil {
-				return fmt.Errorf("key %s: %w", keyFile, err)
-			}
-			var block []byte
-			if patchFile == "" {
-				block, err = bundle.Full(t, new, key)
-			} else {
-				var raw []byte
-				if raw, err = readInput("patch", patchFile); err != nil {
+			var patch *delta.File
+			if patchFile != "" {
+				raw, err := readInput("patch", patchFile)
+				if err != nil {
 					return err
 				}
-				f, ferr := delta.ParseFile(raw)
-				if ferr != nil {
-					return fmt.Errorf("patch %s: %w", patchFile, ferr)
+				if patch, err = delta.ParseFile(raw); err != nil {
+					return fmt.Errorf("patch %s: %w", patchFile, err)
 				}
-				block, err = bundle.Patch(t, f, new, key)
+			}
+			key, id, err := k.load(cmd)
+			if err != nil {
+				return err
+			}
+			t.KeyID = id
+			var block []byte
+			switch codec {
+			case "full":
+				block, err = bundle.Full(t, im.Data, key)
+			case "zstd":
+				block, err = bundle.Zstd(t, im.Data, key)
+			case "patch":
+				block, err = bundle.Patch(t, patch, im.Data, key)
 			}
 			if err != nil {
 				return err
@@ -115,20 +106,31 @@ key id are its own, whose sequence exceeds that of the image it confirmed last, 
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes, version %s, payload %s of %d bytes\n", out, len(block), m.Version, m.Codec, m.PayloadSize)
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), map[string]any{
+					"bundle_bytes": len(block), "payload_bytes": m.PayloadSize, "codec": m.Codec.String(), "version": m.Version.String(),
+					"key_id": m.KeyID, "key_sha256": fingerprint(key.Public()), "sequence": m.Sequence,
+				})
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes, version %s, payload %s of %d bytes, key id %d\n", out, len(block), m.Version, m.Codec, m.PayloadSize, m.KeyID)
 			return nil
 		},
 	}
 	fl := cmd.Flags()
 	fl.StringVarP(&out, "output", "o", "", "bundle to write (required)")
-	fl.StringVar(&keyFile, "key", "", "private key, PEM (required)")
-	fl.StringVar(&patchFile, "patch", "", "patch that makes NEW; without it the bundle holds the full image")
+	fl.StringVar(&k.file, "key", "", "private key, PEM; with --signer the public key (required)")
+	fl.StringVar(&k.passphraseFile, "passphrase-file", "", "file whose first line is the passphrase of the key")
+	fl.StringVar(&k.program, "signer", "", "program and arguments that sign in place of a key file")
+	fl.StringVar(&k.digest, "signer-digest", "hex", "how the program gets the digest: hex or raw")
+	fl.StringVar(&codec, "codec", "", "what the bundle holds: patch, full or zstd (Linux-class devices only; default: patch with --patch, else full)")
+	fl.StringVar(&patchFile, "patch", "", "patch that makes NEW")
 	fl.StringVar(&version, "version", "", "MAJOR.MINOR.REVISION of an image without MCUboot header")
 	fl.StringVar(&expires, "expires", "", "time after which the bundle is refused, RFC 3339 (default: never)")
-	fl.Uint8Var(&t.KeyID, "key-id", 1, "trust slot of the device that holds the public key, 1..255")
+	fl.Uint8Var(&k.id, "key-id", 1, "number of the key in the trust slots of the devices, 1..255, if the key file does not say it")
 	fl.Uint32Var(&t.Class, "class", 0, "device class")
 	fl.Uint16Var(&t.Hardware, "hardware", 0, "hardware id")
-	fl.Uint32Var(&t.Sequence, "sequence", 1, "anti-rollback sequence number")
+	fl.Uint32Var(&t.Sequence, "sequence", 1, "anti-rollback sequence number, 1 or more")
+	fl.BoolVar(&asJSON, "json", false, "print the result as JSON")
 	mustFlag(cmd, "output")
 	mustFlag(cmd, "key")
 	return cmd

@@ -21,7 +21,7 @@ const Automatic = -1
 
 const (
 	defaultLoss = 0.10
-	target      = 0.99 // share of the devices that the first burst is to complete
+	target      = 0.99
 	minParity   = 3    // v1 repairs a single loss by one row in 2.5
 	minPace     = 2 * time.Second
 	guard       = 5 * time.Second
@@ -42,11 +42,13 @@ type Input struct {
 	SNR      []float64 // median of each device's uplinks in dB, for Automatic
 	FragSize int       // imposed; 0: chosen
 	MaxM     int       // most data fragments that the devices hold; 0: no limit
+	Target   float64   // share of the devices that the first burst is to complete, below 1; 0.99
 
 	Capabilities network.Capabilities
 	Frequency    uint32        // Hz; 0: the default of the second receive window
 	Spacing      time.Duration // between the gateways of one message; 5 s, as ChirpStack has it
 	DutyCycle    int           // per mille; 0: that of the sub-band
+	Share        float64       // of the duty cycle that the campaign may use, up to 1; 1
 	Repeater     bool          // frames may pass a repeater
 
 	FullSize       int // bytes of the signed image, for the baseline; 0: none
@@ -67,6 +69,16 @@ func Make(in Input) (Plan, error) {
 	}
 	if in.Spacing == 0 {
 		in.Spacing = 5 * time.Second
+	}
+	if in.Target == 0 {
+		in.Target = target
+	}
+	if in.Share == 0 {
+		in.Share = 1
+	}
+	if !(in.Target > 0 && in.Target < 1) || !(in.Share > 0 && in.Share <= 1) {
+		return Plan{}, fmt.Errorf("%w: target %v and share %v of the duty cycle, want more than 0, a target below 1 and a share of at most 1",
+			ErrInput, in.Target, in.Share)
 	}
 	fleet, mean, err := in.fleet()
 	if err != nil {
@@ -112,7 +124,9 @@ func Make(in Input) (Plan, error) {
 	if in.DutyCycle == 0 {
 		in.DutyCycle = band.DutyCycle
 	}
-	p.Pace = max(p.FragmentToA*1000/time.Duration(in.DutyCycle), p.FragmentToA+time.Second, minPace)
+	// Rounded up: a pace that is a nanosecond too fast breaks the duty cycle at the end of the hour.
+	rest := time.Duration(math.Ceil(float64(p.FragmentToA) * 1000 / (float64(in.DutyCycle) * in.Share)))
+	p.Pace = max(rest, p.FragmentToA+time.Second, minPace)
 	if in.Gateways > 1 {
 		p.Pace = max(p.Pace, time.Duration(in.Gateways)*in.Spacing)
 	}
@@ -214,7 +228,7 @@ func (in *Input) fragments(p *Plan, maxSize int, loss float64) error {
 
 // parity sizes the first burst for the fleet and lists what follows it.
 func (in *Input) parity(p *Plan, fleet []fragmentation.Link, loss float64) error {
-	sent, err := fragmentation.FleetFragments(p.M, fleet, float64(in.Devices)*(1-target))
+	sent, err := fragmentation.FleetFragments(p.M, fleet, float64(in.Devices)*(1-in.Target))
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInput, err)
 	}

@@ -2,6 +2,7 @@ package device
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/sower-fuota/sower/firmware-stub/device/modem"
@@ -24,6 +26,9 @@ type QEMUConfig struct {
 	TurnLimit time.Duration
 }
 
+// ErrKilled is returned by the turn during which [QEMU.KillAfter] cut the power.
+var ErrKilled = errors.New("device: killed")
+
 // QEMU is the example firmware on an emulated Cortex-M board (mps2-an385). Its flash is a file, so it survives
 // [QEMU.Kill]. Its clock is the clock in the frames it gets, so it is exact in virtual time.
 type QEMU struct {
@@ -34,6 +39,10 @@ type QEMU struct {
 	in   modem.Decoder
 	log  *bytes.Buffer // the emulator's own complaints
 	died chan struct{} // closed when the emulator has ended
+
+	fuse   time.Duration // of KillAfter
+	timer  *time.Timer
+	killed atomic.Bool // it has fired
 
 	boots int
 }
@@ -72,16 +81,29 @@ func NewQEMU(cfg QEMUConfig) (*QEMU, error) {
 	return q, nil
 }
 
-// manufacture writes the flash file: erased, slot A, factory page.
+// FlashFile is the memory behind the flash of an emulated device as it leaves the factory: erased, slot A, factory
+// page, and the rest of the board's RAM.
+func FlashFile(image []byte, id Identity) ([]byte, error) {
+	if err := ExampleLayout().fits(image); err != nil {
+		return nil, err
+	}
+	flash := append(bytes.Repeat([]byte{0xff}, flashLimit+flashPage), make([]byte, qemuFlashSize-flashLimit-flashPage)...)
+	copy(flash, image)
+	copy(flash[flashLimit:], id.factoryPage())
+	return flash, nil
+}
+
+// manufacture writes the flash file; what follows the factory page stays a hole in it.
 func (q *QEMU) manufacture() error {
-	flash := bytes.Repeat([]byte{0xff}, flashLimit+flashPage)
-	copy(flash, q.cfg.Image)
-	copy(flash[flashLimit:], q.cfg.ID.factoryPage())
+	flash, err := FlashFile(q.cfg.Image, q.cfg.ID)
+	if err != nil {
+		return err
+	}
 	f, err := os.Create(filepath.Join(q.dir, qemuFlashFile))
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(flash)
+	_, err = f.Write(flash[:flashLimit+flashPage])
 	if err == nil {
 		err = f.Truncate(qemuFlashSize)
 	}
@@ -113,6 +135,8 @@ func (q *QEMU) start() error {
 	if err := q.cmd.Start(); err != nil {
 		return fmt.Errorf("emulator: %w", err)
 	}
+	q.killed.Store(false)
+	q.KillAfter(q.fuse)
 	died := make(chan struct{})
 	q.died = died
 	go func(cmd *exec.Cmd) {
@@ -124,6 +148,9 @@ func (q *QEMU) start() error {
 		return err
 	}
 	conn, err := l.Accept()
+	if err != nil && q.killed.Load() {
+		return q.dead(err)
+	}
 	if err != nil {
 		q.stop()
 		return fmt.Errorf("emulator %s did not start: %w: %s", q.cfg.Program, err, bytes.TrimSpace(q.log.Bytes()))
@@ -187,6 +214,10 @@ func (q *QEMU) listen() ([]modem.Frame, error) {
 
 // dead explains why the emulator no longer answers.
 func (q *QEMU) dead(err error) error {
+	if q.killed.Load() {
+		q.stop()
+		return ErrKilled
+	}
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		return fmt.Errorf("device: the emulated device has not answered for %s", q.cfg.TurnLimit)
@@ -204,7 +235,27 @@ func (q *QEMU) Boots() int { return q.boots }
 // Kill ends the emulator at once, as a power cut would. PowerUp continues with the flash as it is.
 func (q *QEMU) Kill() { q.stop() }
 
+// KillAfter lets the next calls run and kills the emulator (SIGKILL) that much later on the wall clock, or, if it
+// is off, after its next start, wherever it then is; the call under way returns [ErrKilled]. It replaces the last
+// KillAfter; 0 takes it back.
+func (q *QEMU) KillAfter(d time.Duration) {
+	if q.timer != nil {
+		q.timer.Stop()
+		q.timer = nil
+	}
+	q.fuse = d
+	if d == 0 || q.cmd == nil {
+		return
+	}
+	process := q.cmd.Process
+	q.timer = time.AfterFunc(d, func() {
+		q.killed.Store(true)
+		_ = process.Kill() // it may have ended by itself
+	})
+}
+
 func (q *QEMU) stop() {
+	q.KillAfter(0)
 	if q.cmd == nil {
 		return
 	}
@@ -230,6 +281,21 @@ func (q *QEMU) Flip(addr uint32, bit uint) error {
 	b[0] ^= 1 << (bit & 7)
 	_, err = f.WriteAt(b[:], int64(addr-flashBase))
 	return err
+}
+
+// Violations is how often the firmware asked its flash for something real flash refuses: a granule programmed
+// twice, an address outside. The library must never try.
+func (q *QEMU) Violations() (int, error) {
+	f, err := os.Open(filepath.Join(q.dir, qemuFlashFile))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	var word [4]byte
+	if _, err := f.ReadAt(word[:], flashLimit+flashPage); err != nil {
+		return 0, err
+	}
+	return int(binary.LittleEndian.Uint32(word[:])), nil
 }
 
 // SlotA returns the first n bytes of slot A.

@@ -168,7 +168,7 @@ static int check_map(struct run *r)
     for (uint32_t i = 0; i < count; i++) {
         const struct sow_region *a = &regions[i];
 
-        if ((a->addr | a->size) % page != 0 || a->size / page < least[i] || a->size > 0u - a->addr - 1u)
+        if ((a->addr | a->size) % page != 0 || a->size / page < least[i] || a->size > UINT32_MAX - a->addr)
             return broken(r, SOW_CLAUSE_MAP, a->addr, 0);
         for (uint32_t k = 0; k < i; k++)
             if (a->addr - regions[k].addr < regions[k].size || regions[k].addr - a->addr < a->size)

@@ -86,10 +86,7 @@ func (c *checker) checklist() (string, bool) {
 // port follows a firmware that runs the porting checklist.
 func (c *checker) port(line string) ([]CheckResult, error) {
 	half := "porting checklist, before the reset"
-	for range 2 {
-		if line != "reset" {
-			break
-		}
+	if line == "reset" {
 		c.results = append(c.results, CheckResult{Name: half, Detail: "all clauses hold"})
 		half = "porting checklist, after the reset"
 		if err := c.powerUp(); err != nil {
@@ -101,7 +98,7 @@ func (c *checker) port(line string) ([]CheckResult, error) {
 	case "ok":
 		c.results = append(c.results, CheckResult{Name: half, Detail: "what was programmed is there"})
 	case "reset":
-		c.results[len(c.results)-1] = CheckResult{Name: half, Err: fmt.Errorf("%w: persistence: after the reset nothing of the first half is left", ErrDevice)}
+		c.results = append(c.results, CheckResult{Name: half, Err: fmt.Errorf("%w: persistence: after the reset nothing of the first half is left", ErrDevice)})
 	default:
 		c.results = append(c.results, CheckResult{Name: half, Err: fmt.Errorf("%w: %s", ErrDevice, line)})
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -24,11 +25,10 @@ import (
 
 // fixture is a device on a bench and the updates for it.
 type fixture struct {
-	id           device.Identity
-	old, new     []byte // images 1.0.0 and 1.1.0
-	full, patch  []byte // bundles of the new image
-	foreign      []byte // one for another hardware
-	wrongVersion uint8
+	id          device.Identity
+	old, new    []byte // images 1.0.0 and 1.1.0
+	full, patch []byte // bundles of the new image
+	foreign     []byte // one for another hardware
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -105,6 +105,23 @@ func served(t *testing.T, stream io.ReadWriter, d serial.Device) {
 	})
 }
 
+// wire is a byte stream that holds what its reader has not read yet, as a line with buffers does.
+func wire(t *testing.T) (here, there net.Conn) {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "wire"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if here, err = net.Dial("unix", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if there, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return here, there
+}
+
 // polled gives a connection the reads that a UART must have: they come back soon, with nothing if need be.
 type polled struct{ net.Conn }
 
@@ -137,7 +154,7 @@ func TestFeed(t *testing.T) {
 			if tt.opt.Matrix == fragmentation.V1 {
 				version = 1
 			}
-			here, there := net.Pipe()
+			here, there := wire(t)
 			served(t, there, f.host(t, version))
 			link := serial.NewLink(polled{here}, 0)
 			defer link.Close()
@@ -161,7 +178,7 @@ func TestFeed(t *testing.T) {
 			if (res.Lost > 0) != (tt.opt.Loss > 0) || (res.Resets > 0) != tt.opt.CutReset {
 				t.Errorf("%d lost, %d resets", res.Lost, res.Resets)
 			}
-			if !strings.Contains(strings.Join(console, "\n"), "firmware 0x1010000") {
+			if !strings.Contains(strings.Join(console, "\n"), "firmware 1.1.0") {
 				t.Errorf("the console never names the new version:\n%s", strings.Join(console, "\n"))
 			}
 		})
@@ -267,7 +284,7 @@ func TestSilence(t *testing.T) {
 // A link resets a device whose line is in disorder: half a frame in the device, half an answer on its way.
 func TestPowerUpResynchronises(t *testing.T) {
 	f := newFixture(t)
-	here, there := net.Pipe()
+	here, there := wire(t)
 	served(t, there, f.host(t, 2))
 	link := serial.NewLink(polled{here}, 0)
 	defer link.Close()
@@ -287,7 +304,7 @@ func TestPowerUpResynchronises(t *testing.T) {
 func TestCheck(t *testing.T) {
 	f := newFixture(t)
 	for _, version := range []uint8{1, 2} {
-		here, there := net.Pipe()
+		here, there := wire(t)
 		served(t, there, f.host(t, version))
 		link := serial.NewLink(polled{here}, 0)
 		var failed int
@@ -317,6 +334,11 @@ type lazy struct {
 func (l lazy) Turn(f modem.Frame) ([]modem.Frame, error) {
 	out, err := l.Device.Turn(f)
 	return l.change(f, out), err
+}
+
+func (l lazy) PowerUp() ([]modem.Frame, error) {
+	out, err := l.Device.PowerUp()
+	return l.change(modem.Frame{Type: modem.TypeResetReq}, out), err
 }
 
 func TestCheckFindsDefects(t *testing.T) {
@@ -365,5 +387,48 @@ func TestCheckFindsDefects(t *testing.T) {
 				t.Errorf("failed checks %q, want one about %s", failed, tt.want)
 			}
 		})
+	}
+}
+
+// checklist is a board whose firmware runs the porting checklist: one line at every reset.
+type checklist struct {
+	lines []string
+	next  int
+}
+
+func (c *checklist) PowerUp() ([]modem.Frame, error) {
+	line := c.lines[min(c.next, len(c.lines)-1)]
+	c.next++
+	return []modem.Frame{
+		{Type: modem.TypeReset, Payload: []byte{0}}, {Type: modem.TypeConsole, Payload: []byte(line)},
+		{Type: modem.TypeIdleUntil, Payload: bytes.Repeat([]byte{0xff}, 8)},
+	}, nil
+}
+
+func (c *checklist) Turn(f modem.Frame) ([]modem.Frame, error) {
+	return []modem.Frame{{Type: modem.TypeIdleUntil, Payload: bytes.Repeat([]byte{0xff}, 8)}}, nil
+}
+
+func TestCheckFollowsThePortingChecklist(t *testing.T) {
+	for _, tt := range []struct {
+		lines []string
+		want  string // of the check that fails
+		n     int
+	}{
+		{[]string{"selftest: reset", "selftest: ok"}, "", 2},
+		{[]string{"selftest: granule: programming one changes its neighbour"}, "granule", 1},
+		{[]string{"selftest: reset", "selftest: persistence: gone"}, "persistence", 2},
+		{[]string{"selftest: reset", "selftest: reset"}, "persistence", 2},
+		{[]string{"selftest: ok"}, "", 1},
+	} {
+		checks, err := serial.Check(t.Context(), &checklist{lines: tt.lines}, 0, serial.Log{})
+		if err != nil || len(checks) != tt.n {
+			t.Fatalf("%q: %v, %v, want %d checks", tt.lines, checks, err, tt.n)
+		}
+		for i, c := range checks {
+			if last := i == len(checks)-1; (c.Err != nil) != (last && tt.want != "") || (c.Err != nil && !strings.Contains(c.Err.Error(), tt.want)) {
+				t.Errorf("%q: %v, want a failure about %q at the end", tt.lines, c, tt.want)
+			}
+		}
 	}
 }

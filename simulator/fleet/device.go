@@ -127,18 +127,35 @@ func (d *Device) turn(m modem.Message) {
 	if !d.running() {
 		return
 	}
-	if d.timer != nil {
-		d.timer.Cancel()
-		d.timer = nil
-	}
 	raw, err := modem.Append(nil, m)
 	if err != nil {
 		d.fail(fmt.Errorf("fleet: %w", err))
 		return
 	}
 	// A frame is sync, type, length, payload, CRC; the App frames it again if it lies behind a byte stream.
-	frames, err := d.cfg.App.Turn(modem.Frame{Type: modem.Type(raw[1]), Payload: raw[4 : len(raw)-2]})
 	_, awaited := m.(modem.ResetReq)
+	d.hand(modem.Frame{Type: modem.Type(raw[1]), Payload: raw[4 : len(raw)-2]}, awaited)
+}
+
+// down hands a downlink to the application. It is what a simulation spends its time on, hence without the
+// frame that [modem.Append] would put around the payload.
+func (d *Device) down(port, group uint8, data []byte) {
+	if !d.running() {
+		return
+	}
+	p := binary.LittleEndian.AppendUint64(d.f.scratch[:0], d.now())
+	p = append(append(p, port, group), data...)
+	d.f.scratch = p
+	d.hand(modem.Frame{Type: modem.TypeDown, Payload: p}, false)
+}
+
+// hand runs a turn with a frame; awaited says that the application is to boot in it.
+func (d *Device) hand(f modem.Frame, awaited bool) {
+	if d.timer != nil {
+		d.timer.Cancel()
+		d.timer = nil
+	}
+	frames, err := d.cfg.App.Turn(f)
 	d.process(frames, err, awaited)
 }
 
@@ -170,6 +187,12 @@ func (d *Device) process(frames []modem.Frame, err error, awaited bool) {
 	if len(frames) == 0 {
 		d.fail(errors.New("fleet: a turn without IDLE_UNTIL"))
 		return
+	}
+	if p := frames[0].Payload; len(frames) == 1 && frames[0].Type == modem.TypeIdleUntil && len(p) >= 8 && !awaited {
+		if at := binary.LittleEndian.Uint64(p); at != 0 { // as most turns end
+			d.idle(at)
+			return
+		}
 	}
 	resets, lost := 0, false
 	for i, f := range frames {
@@ -207,6 +230,13 @@ func (d *Device) process(frames []modem.Frame, err error, awaited bool) {
 	}
 }
 
+// idle sets the timer of the device to an instant of its clock.
+func (d *Device) idle(at uint64) {
+	if at != modem.Never {
+		d.tickAt(d.instant(at))
+	}
+}
+
 // tickAt replaces the timer of the device.
 func (d *Device) tickAt(t time.Time) {
 	d.wakeAt(t, func() {
@@ -235,10 +265,7 @@ func (d *Device) obey(m modem.Message) error {
 	now := d.f.cfg.World.Now()
 	switch m := m.(type) {
 	case modem.IdleUntil:
-		if m.Time == modem.Never {
-			return nil
-		}
-		d.tickAt(d.instant(m.Time))
+		d.idle(m.Time)
 	case modem.Up:
 		if m.Port == 0 || m.Port > 225 || len(m.Data) > d.limit || len(d.uplinks) >= maxWaiting {
 			d.count(func(s *Stats) { s.UplinksDropped++ })

@@ -37,7 +37,8 @@ import (
 type App interface {
 	// PowerUp starts the device and returns what it says before it first idles.
 	PowerUp() ([]modem.Frame, error)
-	// Turn hands one frame to the device and returns its answer.
+	// Turn hands one frame to the device and returns its answer. The payload of f is valid until Turn returns,
+	// and what is returned until the next call.
 	Turn(f modem.Frame) ([]modem.Frame, error)
 	// Close switches the device off.
 	Close() error
@@ -87,6 +88,8 @@ type Stats struct {
 type Fleet struct {
 	cfg     Config
 	devices []*Device // ordered by EUI
+	last    *opened   // the multicast frame that was received last
+	scratch []byte    // the payload of a DOWN frame
 }
 
 // New returns an empty fleet.

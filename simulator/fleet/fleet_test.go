@@ -538,9 +538,25 @@ func TestAddRefusesWhatCannotWork(t *testing.T) {
 	}
 }
 
+// counter is the leanest App: it counts its turns.
+type counter struct {
+	boot  []modem.Message
+	idle  []modem.Frame
+	turns int
+}
+
+func (c *counter) PowerUp() ([]modem.Frame, error) {
+	c.idle = encode([]modem.Message{idle})
+	return encode(append(c.boot, idle)), nil
+}
+
+func (c *counter) Turn(modem.Frame) ([]modem.Frame, error) { c.turns++; return c.idle, nil }
+
+func (c *counter) Close() error { return nil }
+
 // BenchmarkMulticast measures deliveries: radio, MIC, decryption and one turn of an application in Go.
 func BenchmarkMulticast(b *testing.B) {
-	const devices = 200
+	const devices = 1000
 	w := world.New(epoch)
 	loss, err := radio.NewIndependent(1, 0, 0.1)
 	if err != nil {
@@ -552,7 +568,7 @@ func BenchmarkMulticast(b *testing.B) {
 		b.Fatal(err)
 	}
 	for i := range devices {
-		app := &script{boot: []modem.Message{
+		app := &counter{boot: []modem.Message{
 			modem.SetMcGroup{ID: 0, Defined: true, Addr: mcAddr, AppSKey: mcApp, NwkSKey: mcNwk, MaxFCnt: 1 << 31},
 			modem.Session{Class: 'C', DR: mcDR, Frequency: mcFreq, Start: clock(0), End: clock(50000 * time.Hour)},
 		}}

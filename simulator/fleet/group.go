@@ -73,31 +73,91 @@ func (d *Device) cancelSession(id uint8) {
 }
 
 // multicast takes a frame of a group.
-func (d *Device) multicast(phy lorawan.PHYPayload) {
-	mac, ok := phy.MACPayload.(*lorawan.MACPayload)
-	if !ok || phy.MHDR.MType != lorawan.UnconfirmedDataDown || mac.FPort == nil || *mac.FPort == 0 {
+func (d *Device) multicast(f radio.Frame) {
+	o := d.f.open(f.Payload)
+	if !o.data {
 		return
 	}
-	addr := binary.BigEndian.Uint32(mac.FHDR.DevAddr[:])
 	for _, g := range d.groups {
-		if g == nil || g.Addr != addr {
+		if g == nil || g.Addr != o.addr {
 			continue
 		}
-		full, fresh := nextCounter(g.next, uint16(mac.FHDR.FCnt))
-		mac.FHDR.FCnt = full
-		valid, err := phy.ValidateDownlinkDataMIC(lorawan.LoRaWAN1_0, 0, g.NwkSKey)
-		if err != nil || !valid || !fresh || full < g.MinFCnt || full >= g.MaxFCnt {
+		full, fresh := nextCounter(g.next, o.low)
+		v := o.view(g.NwkSKey, g.AppSKey, full)
+		if !v.valid || !fresh || full < g.MinFCnt || full >= g.MaxFCnt {
 			d.count(func(s *Stats) { s.MulticastsRefused++ })
 			continue
 		}
 		g.next = full + 1
-		data, err := decrypt(phy, mac, g.AppSKey)
-		if err != nil {
-			return
-		}
-		d.count(func(s *Stats) { s.Multicasts++ })
-		d.turn(modem.Down{Time: d.now(), Port: *mac.FPort, Group: g.ID, Data: data})
+		d.mu.Lock()
+		d.stats.Multicasts++
+		d.mu.Unlock()
+		d.down(o.port, g.ID, v.data)
 		d.kick()
 		return
 	}
+}
+
+// opened is a multicast frame, parsed once for all devices that receive it.
+type opened struct {
+	payload []byte // as it was on the air
+	phy     lorawan.PHYPayload
+	data    bool // an unconfirmed data frame with an FPort above 0
+	addr    uint32
+	low     uint16 // of the counter
+	port    uint8
+	views   []view
+}
+
+// view is a frame as the holders of a group's keys see it who expect the same upper half of the counter. Its MIC
+// is verified and its payload decrypted once for all of them.
+type view struct {
+	nwkSKey, appSKey [16]byte
+	fCnt             uint32
+	valid            bool
+	data             []byte // nobody may change it
+}
+
+// open parses a frame, or returns what it parsed before: the payload that is delivered to one device after the
+// other is the same slice.
+func (f *Fleet) open(payload []byte) *opened {
+	if o := f.last; o != nil && len(o.payload) == len(payload) && &o.payload[0] == &payload[0] {
+		return o
+	}
+	o := &opened{payload: payload}
+	f.last = o
+	if err := o.phy.UnmarshalBinary(payload); err != nil {
+		return o
+	}
+	mac, ok := o.phy.MACPayload.(*lorawan.MACPayload)
+	if !ok || o.phy.MHDR.MType != lorawan.UnconfirmedDataDown || mac.FPort == nil || *mac.FPort == 0 {
+		return o
+	}
+	o.data = true
+	o.addr, o.low, o.port = binary.BigEndian.Uint32(mac.FHDR.DevAddr[:]), uint16(mac.FHDR.FCnt), *mac.FPort
+	return o
+}
+
+// view verifies and decrypts.
+func (o *opened) view(nwkSKey, appSKey [16]byte, fCnt uint32) *view {
+	for i := range o.views {
+		if v := &o.views[i]; v.fCnt == fCnt && v.nwkSKey == nwkSKey && v.appSKey == appSKey {
+			return v
+		}
+	}
+	o.views = append(o.views, view{nwkSKey: nwkSKey, appSKey: appSKey, fCnt: fCnt})
+	v := &o.views[len(o.views)-1]
+	var phy lorawan.PHYPayload // decryption changes it
+	if err := phy.UnmarshalBinary(o.payload); err != nil {
+		return v
+	}
+	mac := phy.MACPayload.(*lorawan.MACPayload)
+	mac.FHDR.FCnt = fCnt
+	if ok, err := phy.ValidateDownlinkDataMIC(lorawan.LoRaWAN1_0, 0, nwkSKey); err != nil || !ok {
+		return v
+	}
+	var err error
+	v.data, err = decrypt(phy, mac, appSKey)
+	v.valid = err == nil
+	return v
 }

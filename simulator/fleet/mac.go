@@ -262,6 +262,10 @@ func (d *Device) ReceiveFrame(f radio.Frame, _ radio.Signal) {
 	if !ok {
 		return // the group was deleted while its frame was in the air
 	}
+	if k.Kind == radio.Multicast {
+		d.multicast(f)
+		return
+	}
 	var phy lorawan.PHYPayload
 	if err := phy.UnmarshalBinary(f.Payload); err != nil {
 		return
@@ -274,8 +278,6 @@ func (d *Device) ReceiveFrame(f radio.Frame, _ radio.Signal) {
 		}
 	case radio.Downlink:
 		d.unicast(phy)
-	case radio.Multicast:
-		d.multicast(phy)
 	}
 }
 
@@ -333,7 +335,7 @@ func (d *Device) unicast(phy lorawan.PHYPayload) {
 	d.heard()
 	if mac.FPort != nil && *mac.FPort > 0 {
 		if data, err := decrypt(phy, mac, ses.appSKey); err == nil {
-			d.turn(modem.Down{Time: d.now(), Port: *mac.FPort, Group: modem.Unicast, Data: data})
+			d.down(*mac.FPort, modem.Unicast, data)
 		}
 	}
 	d.kick()

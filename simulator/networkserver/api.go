@@ -3,7 +3,6 @@ package networkserver
 import (
 	"context"
 	"encoding/hex"
-	"fmt"
 	"strings"
 	"time"
 
@@ -12,26 +11,17 @@ import (
 	"github.com/chirpstack/chirpstack/api/go/v4/common"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// newGRPC builds the API server. Each call holds the world, then is authorised, then has the lock of the server.
+// newGRPC builds the API server.
 func (s *Server) newGRPC() *grpc.Server {
 	g := grpc.NewServer(
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-			defer s.world.Hold("gRPC call " + info.FullMethod)()
-			if err := s.authorize(ctx); err != nil {
-				return nil, err
-			}
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return next(ctx, req)
-		}),
-		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-			if err := s.authorize(stream.Context()); err != nil {
+		grpc.UnaryInterceptor(s.unary),
+		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			if _, err := s.authorize(stream.Context(), info.FullMethod); err != nil {
 				return err
 			}
 			return next(srv, stream)
@@ -47,26 +37,14 @@ func (s *Server) newGRPC() *grpc.Server {
 	return g
 }
 
-func (s *Server) authorize(ctx context.Context) error {
-	md, _ := metadata.FromIncomingContext(ctx)
-	values := md.Get("authorization")
-	if len(values) == 0 {
-		return status.Error(codes.Unauthenticated, "no authorization provided")
-	}
-	token, ok := strings.CutPrefix(values[0], "Bearer ")
-	if !ok {
-		return status.Error(codes.Unauthenticated, "authorization metadata must be in format 'Bearer <TOKEN>")
-	}
-	if token != s.cfg.Token {
-		return status.Error(codes.Unauthenticated, "InvalidSignature")
-	}
-	return nil
-}
-
 // The codes are ChirpStack's, which are not what one would expect: a malformed UUID is InvalidArgument, a
 // malformed EUI, address or key is Internal, and so is a violated constraint of the database.
 
-func errNotFound(id string) error {
+// errNotFound answers for an object that the call is about, errAbsent for one that is looked for after the call
+// has been authorised.
+func errNotFound(id string) error { return lookupError{errAbsent(id)} }
+
+func errAbsent(id string) error {
 	return status.Errorf(codes.NotFound, "Object does not exist (id: %s)", id)
 }
 
@@ -74,8 +52,18 @@ func errMissing(field string) error {
 	return status.Errorf(codes.InvalidArgument, "%s is missing", field)
 }
 
-func errDuplicate(constraint string) error {
-	return status.Errorf(codes.Internal, "duplicate key value violates unique constraint %q", constraint)
+func (s *Server) errDuplicate(table, column string) error {
+	if s.cfg.Database == SQLite {
+		return status.Errorf(codes.Internal, "UNIQUE constraint failed: %s.%s", table, column)
+	}
+	return status.Errorf(codes.Internal, "duplicate key value violates unique constraint \"%s_pkey\"", table)
+}
+
+func (s *Server) errForeignKey(table string) error {
+	if s.cfg.Database == SQLite {
+		return status.Error(codes.Internal, "FOREIGN KEY constraint failed")
+	}
+	return status.Errorf(codes.Internal, "insert or update on table %q violates foreign key constraint", table)
 }
 
 // parseUUID returns the identifier in its hyphenated lower-case form.
@@ -221,7 +209,7 @@ func (x profileService) Get(_ context.Context, r *api.GetDeviceProfileRequest) (
 			MacVersion: common.MacVersion_LORAWAN_1_0_4, RegParamsRevision: common.RegParamsRevision_RP002_1_0_3,
 			AdrAlgorithmId: "default", SupportsOtaa: true, FlushQueueOnActivate: p.FlushQueueOnActivate,
 			UplinkInterval: uint32(p.UplinkInterval / time.Second),
-			AppLayerParams: &api.AppLayerParams{Ts003FPort: 202, Ts004FPort: 201, Ts005FPort: 200},
+			AppLayerParams: &api.AppLayerParams{Ts003Version: p.ClockSync, Ts003FPort: uint32(p.clockPort()), Ts004FPort: 201, Ts005FPort: 200},
 		},
 		CreatedAt: timestamp(x.s.created), UpdatedAt: timestamp(x.s.created),
 	}, nil
@@ -253,13 +241,6 @@ type gatewayService struct {
 	s *Server
 }
 
-const statsInterval = 30 * time.Second
-
-// statsAt is when the gateways last reported: every 30 s since the server began.
-func (s *Server) statsAt() time.Time {
-	return s.created.Add(s.world.Now().Sub(s.created).Truncate(statsInterval))
-}
-
 func (x gatewayService) Get(_ context.Context, r *api.GetGatewayRequest) (*api.GetGatewayResponse, error) {
 	id, err := parseEUI(r.GatewayId)
 	if err != nil {
@@ -274,7 +255,7 @@ func (x gatewayService) Get(_ context.Context, r *api.GetGatewayRequest) (*api.G
 			GatewayId: id.String(), Name: g.Name, TenantId: x.s.cfg.Tenant.ID,
 			Location: &common.Location{}, StatsInterval: uint32(statsInterval / time.Second),
 		},
-		CreatedAt: timestamp(x.s.created), UpdatedAt: timestamp(x.s.created), LastSeenAt: timestamp(x.s.statsAt()),
+		CreatedAt: timestamp(g.created), UpdatedAt: timestamp(g.created), LastSeenAt: timestamp(x.s.lastSeen(g)),
 	}, nil
 }
 
@@ -303,23 +284,19 @@ func (x gatewayService) List(_ context.Context, r *api.ListGatewaysRequest) (*ap
 		}
 		all = append(all, &api.GatewayListItem{
 			TenantId: x.s.cfg.Tenant.ID, GatewayId: g.ID.String(), Name: g.Name, Location: &common.Location{},
-			Properties: map[string]string{"region_config_id": x.s.regionID(), "region_common_name": x.s.plan.Region.String()},
-			State:      api.GatewayState_ONLINE,
-			CreatedAt:  timestamp(x.s.created), UpdatedAt: timestamp(x.s.created), LastSeenAt: timestamp(x.s.statsAt()),
+			Properties: x.s.properties(g),
+			State:      x.s.state(g),
+			CreatedAt:  timestamp(g.created), UpdatedAt: timestamp(x.s.created), LastSeenAt: timestamp(x.s.lastSeen(g)),
 		})
 	}
-	switch r.OrderBy {
-	case api.ListGatewaysRequest_NAME:
-		sortBy(all, r.OrderByDesc, func(g *api.GatewayListItem) string { return g.Name })
-	default:
+	if r.OrderBy == api.ListGatewaysRequest_GATEWAY_ID {
 		sortBy(all, r.OrderByDesc, func(g *api.GatewayListItem) string { return g.GatewayId })
+	} else {
+		shuffle(x.s, all)
+		sortBy(all, r.OrderByDesc, func(g *api.GatewayListItem) string { return g.Name })
 	}
 	return &api.ListGatewaysResponse{TotalCount: uint32(len(all)), Result: page(all, r.Limit, r.Offset)}, nil
 }
 
 // fPortError is what both queues say of an FPort of 0 or above 255.
 var fPortError = status.Error(codes.InvalidArgument, "Validation error: FPort must be between 1 - 255")
-
-func errForeignKey(what string) error {
-	return status.Error(codes.Internal, fmt.Sprintf("insert on table %q violates foreign key constraint", what))
-}

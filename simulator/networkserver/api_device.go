@@ -31,6 +31,16 @@ func sortBy[T any, K cmp.Ordered](list []T, desc bool, key func(T) K) {
 	})
 }
 
+// shuffle gives a list the order of a database that was not asked for any: rows that the sorting afterwards does
+// not tell apart come in another order at each call.
+func shuffle[T any](s *Server, list []T) {
+	s.lists++
+	for i := len(list) - 1; i > 0; i-- {
+		j := s.hash(chanceOrder, s.lists, uint64(i)) % uint64(i+1)
+		list[i], list[j] = list[j], list[i]
+	}
+}
+
 // device finds a device as an administrator's key does.
 func (s *Server) device(text string) (*device, error) {
 	eui, err := parseEUI(text)
@@ -95,15 +105,18 @@ func (x deviceService) List(_ context.Context, r *api.ListDevicesRequest) (*api.
 			all = append(all, d)
 		}
 	}
+	if r.OrderBy != api.ListDevicesRequest_DEV_EUI {
+		shuffle(x.s, all)
+	}
 	switch r.OrderBy {
-	case api.ListDevicesRequest_NAME:
-		sortBy(all, r.OrderByDesc, func(d *device) string { return d.Name })
 	case api.ListDevicesRequest_LAST_SEEN_AT:
 		sortBy(all, r.OrderByDesc, func(d *device) int64 { return d.lastSeen.UnixNano() })
 	case api.ListDevicesRequest_DEVICE_PROFILE_NAME:
 		sortBy(all, r.OrderByDesc, func(d *device) string { return d.profile.Name })
-	default:
+	case api.ListDevicesRequest_DEV_EUI:
 		sortBy(all, r.OrderByDesc, func(d *device) string { return d.EUI.String() })
+	default:
+		sortBy(all, r.OrderByDesc, func(d *device) string { return d.Name })
 	}
 	resp := &api.ListDevicesResponse{TotalCount: uint32(len(all))}
 	for _, d := range page(all, r.Limit, r.Offset) {
@@ -122,7 +135,7 @@ func (x deviceService) GetKeys(_ context.Context, r *api.GetDeviceKeysRequest) (
 		return nil, err
 	}
 	if d.Keys == nil {
-		return nil, errNotFound(d.EUI.String())
+		return nil, errAbsent(d.EUI.String())
 	}
 	return &api.GetDeviceKeysResponse{
 		DeviceKeys: &api.DeviceKeys{
@@ -166,7 +179,7 @@ func (x deviceService) Enqueue(_ context.Context, r *api.EnqueueDeviceQueueItemR
 	}
 	d := x.s.byEUI[eui]
 	if d == nil {
-		return nil, errForeignKey("device_queue_item")
+		return nil, lookupError{x.s.errForeignKey("device_queue_item")}
 	}
 	if r.FlushQueue {
 		d.flush(false)

@@ -71,7 +71,7 @@ func (x multicastService) Create(_ context.Context, r *api.CreateMulticastGroupR
 		return nil, err
 	}
 	if x.s.app(app) == nil {
-		return nil, errForeignKey("multicast_group")
+		return nil, lookupError{x.s.errForeignKey("multicast_group")}
 	}
 	now := timestamp(x.s.world.Now())
 	g := &group{devices: map[lorawan.EUI64]bool{}, created: now, updated: now}
@@ -147,6 +147,7 @@ func (x multicastService) List(_ context.Context, r *api.ListMulticastGroupsRequ
 			ApplicationId: g.conf.ApplicationId, ApplicationName: x.s.app(g.conf.ApplicationId).Name,
 		})
 	}
+	shuffle(x.s, all)
 	sortBy(all, false, func(g *api.MulticastGroupListItem) string { return g.Name })
 	return &api.ListMulticastGroupsResponse{TotalCount: uint32(len(all)), Result: page(all, r.Limit, r.Offset)}, nil
 }
@@ -156,15 +157,16 @@ func (x multicastService) AddDevice(_ context.Context, r *api.AddDeviceToMultica
 	if err != nil {
 		return nil, err
 	}
-	d, err := x.s.device(r.DevEui)
+	eui, err := parseEUI(r.DevEui)
 	if err != nil {
 		return nil, err
 	}
-	if d.app.ID != g.conf.ApplicationId {
-		return nil, errNotFound(d.EUI.String())
+	d := x.s.byEUI[eui]
+	if d == nil || d.app.ID != g.conf.ApplicationId {
+		return nil, errAbsent(eui.String())
 	}
 	if g.devices[d.EUI] {
-		return nil, errDuplicate("multicast_group_device_pkey")
+		return nil, x.s.errDuplicate("multicast_group_device", "dev_eui")
 	}
 	g.devices[d.EUI] = true
 	return &emptypb.Empty{}, nil
@@ -180,7 +182,7 @@ func (x multicastService) RemoveDevice(_ context.Context, r *api.RemoveDeviceFro
 		return nil, err
 	}
 	if !g.devices[eui] {
-		return nil, errNotFound("multicast-group: " + g.conf.Id + ", device: " + eui.String())
+		return nil, errAbsent("multicast-group: " + g.conf.Id + ", device: " + eui.String())
 	}
 	delete(g.devices, eui)
 	return &emptypb.Empty{}, nil
@@ -196,10 +198,10 @@ func (x multicastService) AddGateway(_ context.Context, r *api.AddGatewayToMulti
 		return nil, err
 	}
 	if x.s.gatewayByID(id) == nil {
-		return nil, errNotFound(id.String())
+		return nil, errAbsent(id.String())
 	}
 	if g.pinned(id) {
-		return nil, errDuplicate("multicast_group_gateway_pkey")
+		return nil, x.s.errDuplicate("multicast_group_gateway", "gateway_id")
 	}
 	g.pin(id)
 	return &emptypb.Empty{}, nil
@@ -215,7 +217,7 @@ func (x multicastService) RemoveGateway(_ context.Context, r *api.RemoveGatewayF
 		return nil, err
 	}
 	if !g.pinned(id) {
-		return nil, errNotFound("multicast-group: " + g.conf.Id + ", gateway: " + id.String())
+		return nil, errAbsent("multicast-group: " + g.conf.Id + ", gateway: " + id.String())
 	}
 	g.gateways = slices.DeleteFunc(g.gateways, func(other lorawan.EUI64) bool { return other == id })
 	return &emptypb.Empty{}, nil
@@ -234,12 +236,11 @@ func (x multicastService) Enqueue(_ context.Context, r *api.EnqueueMulticastGrou
 	if q.FPort == 0 || q.FPort > 255 {
 		return nil, fPortError
 	}
-	if g.conf.GroupType != api.MulticastGroupType_CLASS_C {
-		return nil, status.Error(codes.Unimplemented, "class B is not simulated")
+	fCnt, err := x.s.enqueue(g, uint8(q.FPort), slices.Clone(q.Data), expiry(q.ExpiresAt))
+	if err != nil {
+		return nil, err
 	}
-	return &api.EnqueueMulticastGroupQueueItemResponse{
-		FCnt: x.s.enqueue(g, uint8(q.FPort), slices.Clone(q.Data), expiry(q.ExpiresAt)),
-	}, nil
+	return &api.EnqueueMulticastGroupQueueItemResponse{FCnt: fCnt}, nil
 }
 
 func (x multicastService) FlushQueue(_ context.Context, r *api.FlushMulticastGroupQueueRequest) (*emptypb.Empty, error) {

@@ -111,7 +111,8 @@ func TestErrorCodes(t *testing.T) {
 		{"multicast: flush missing", second(mc.FlushQueue(ctx, &api.FlushMulticastGroupQueueRequest{MulticastGroupId: missing})), codes.NotFound, ""},
 		{"groups without application", second(mc.List(ctx, &api.ListMulticastGroupsRequest{})), codes.InvalidArgument, ""},
 
-		{"not copied: writing a device", second(dev.Create(ctx, &api.CreateDeviceRequest{})), codes.Unimplemented, ""},
+		{"device: no device", second(dev.Create(ctx, &api.CreateDeviceRequest{})), codes.InvalidArgument, "device is missing"},
+		{"not copied: updating a device", second(dev.Update(ctx, &api.UpdateDeviceRequest{})), codes.Unimplemented, ""},
 		{"not copied: login", second(api.NewInternalServiceClient(n.conn).Login(ctx, &api.LoginRequest{})), codes.Unimplemented, ""},
 		{"not copied: FUOTA", second(api.NewFuotaServiceClient(n.conn).ListDeployments(ctx, &api.ListFuotaDeploymentsRequest{})), codes.Unimplemented, ""},
 	} {
@@ -217,7 +218,7 @@ func TestDeviceListPages(t *testing.T) {
 		{&api.ListDevicesRequest{OrderBy: api.ListDevicesRequest_DEV_EUI, Limit: 2, Offset: 9}, "", 5},
 		{&api.ListDevicesRequest{OrderBy: api.ListDevicesRequest_DEV_EUI, OrderByDesc: true, Limit: 9}, "54321", 5},
 		{&api.ListDevicesRequest{Search: "0000003", Limit: 9}, "3", 1},
-		{&api.ListDevicesRequest{Tags: map[string]string{"site": "north"}, Limit: 1}, "1", 5},
+		{&api.ListDevicesRequest{OrderBy: api.ListDevicesRequest_DEV_EUI, Tags: map[string]string{"site": "north"}, Limit: 1}, "1", 5},
 		{&api.ListDevicesRequest{Tags: map[string]string{"site": "south"}, Limit: 9}, "", 0},
 		{&api.ListDevicesRequest{DeviceProfileId: missing, Limit: 9}, "", 0},
 	} {

@@ -22,14 +22,16 @@ type broker struct {
 	closed  sync.Once
 }
 
-func newBroker(w *world.World, l net.Listener, log *slog.Logger) (*broker, error) {
+// newBroker starts a broker that hands what clients publish to published, before it acknowledges it.
+func newBroker(w *world.World, l net.Listener, log *slog.Logger, published func(topic string, payload []byte)) (*broker, error) {
 	// The broker reports every connection at level Info; only what is wrong is worth a line here.
 	quiet := slog.New(atLeast{log.Handler(), slog.LevelWarn})
 	server := mqtt.New(&mqtt.Options{InlineClient: true, Logger: quiet})
 	b := &broker{server: server, address: l.Addr().String(),
 		hook: &holdHook{
 			world: w, held: map[*mqtt.Client]map[uint16]func(){}, alias: map[*mqtt.Client]map[uint16]uint16{},
-			order: (time.Now().Unix()>>16 + 1) << 16,
+			published: published,
+			order:     (time.Now().Unix()>>16 + 1) << 16,
 		}}
 	if err := server.AddHook(b.hook, nil); err != nil {
 		return nil, err
@@ -59,7 +61,8 @@ func (b *broker) close() {
 // acknowledges it or goes away.
 type holdHook struct {
 	mqtt.HookBase
-	world *world.World
+	world     *world.World
+	published func(topic string, payload []byte)
 
 	mu     sync.Mutex
 	held   map[*mqtt.Client]map[uint16]func()
@@ -127,7 +130,10 @@ func (h *holdHook) releaseClient(cl *mqtt.Client) {
 
 // OnPublish numbers the events. What waits for a subscriber is sent in the order of the time of publication,
 // of which the broker keeps 16 bits of whole seconds; numbers in their place make the order exact.
-func (h *holdHook) OnPublish(_ *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+func (h *holdHook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	if !cl.Net.Inline {
+		h.published(pk.TopicName, pk.Payload)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	pk.Created = h.order

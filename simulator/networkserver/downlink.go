@@ -1,20 +1,16 @@
 package networkserver
 
 import (
-	"errors"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/brocaar/lorawan"
 	"github.com/chirpstack/chirpstack/api/go/v4/gw"
 	"github.com/chirpstack/chirpstack/api/go/v4/integration"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sower-fuota/sower/airtime"
-	"github.com/sower-fuota/sower/simulator/radio"
 )
 
 // queueItem is a unicast message.
@@ -80,19 +76,18 @@ func (s *Server) answer(d *device, r *reception, confirmed bool) {
 	if size > rx2 {
 		second = nil
 	}
-	ack, err := s.transmit(r, s.cfg.RX1Delay, first, second)
-	if item == nil {
-		return
-	}
-	// The gateway's answer comes back as an event of its own.
-	s.at(s.world.Now(), "tx acknowledgement", func() { s.sent(d, item, fCnt, ack, err) })
+	s.transmit(r, s.cfg.RX1Delay, first, second, func(dl *downlink, status gw.TxAckStatus, window int) {
+		if item != nil {
+			s.sent(d, item, fCnt, dl, status, window)
+		}
+	})
 }
 
 // sent deals with what the gateway said of a unicast item.
-func (s *Server) sent(d *device, item *queueItem, fCnt uint32, ack txAck, err error) {
+func (s *Server) sent(d *device, item *queueItem, fCnt uint32, dl *downlink, status gw.TxAckStatus, window int) {
 	at := slices.Index(d.queue, item)
-	if err != nil {
-		s.publishLog(d, integration.LogLevel_ERROR, integration.LogCode_DOWNLINK_GATEWAY, strings.TrimPrefix(err.Error(), "radio: "),
+	if status != gw.TxAckStatus_OK {
+		s.publishLog(d, integration.LogLevel_ERROR, integration.LogCode_DOWNLINK_GATEWAY, status.String(),
 			map[string]string{"queue_item_id": item.id})
 		return
 	}
@@ -102,13 +97,13 @@ func (s *Server) sent(d *device, item *queueItem, fCnt uint32, ack txAck, err er
 		item.pending, item.fCntDown = true, fCnt
 	}
 	s.publish(d, "txack", &integration.TxAckEvent{
-		DownlinkId:  ack.downlink,
+		DownlinkId:  dl.id,
 		Time:        timestamppb.New(s.world.Now()),
 		DeviceInfo:  s.deviceInfo(d),
 		QueueItemId: item.id,
 		FCntDown:    fCnt,
-		GatewayId:   ack.gateway.String(),
-		TxInfo:      ack.txInfo,
+		GatewayId:   dl.gateway.ID.String(),
+		TxInfo:      s.txInfo(dl.items[window], nil),
 	})
 }
 
@@ -133,7 +128,7 @@ func (s *Server) nextItem(d *device, limit int) *queueItem {
 		item := d.queue[0]
 		context := map[string]string{"queue_item_id": item.id}
 		switch {
-		case !item.expires.IsZero() && !s.world.Now().Before(item.expires):
+		case !item.expires.IsZero() && s.world.Now().After(item.expires):
 			s.publishLog(d, integration.LogLevel_ERROR, integration.LogCode_EXPIRED, "Device queue-item discarded because it has expired", context)
 		case len(item.data) > limit:
 			context["item_size"] = strconv.Itoa(len(item.data))
@@ -147,45 +142,27 @@ func (s *Server) nextItem(d *device, limit int) *queueItem {
 	return nil
 }
 
-// txAck is a gateway's word on a downlink.
-type txAck struct {
-	downlink uint32
-	gateway  lorawan.EUI64
-	txInfo   *gw.DownlinkTxInfo // of the window that was programmed
-}
-
-// transmit programs RX1, and RX2 if the gateway refuses RX1, on the gateway that heard the uplink best. nil in
-// place of a payload leaves that window out. delay is from the end of the uplink to RX1.
-func (s *Server) transmit(r *reception, delay time.Duration, rx1, rx2 []byte) (txAck, error) {
-	s.downlinks++
-	ack := txAck{downlink: s.downlinks, gateway: r.heard[0].gateway}
-	g := s.gatewayByID(ack.gateway)
-	err := errors.New("radio: no window is large enough")
+// transmit offers RX1 and RX2 to the gateway that heard the uplink best. nil in place of a payload leaves that
+// window out. delay is from the end of the uplink to RX1.
+func (s *Server) transmit(r *reception, delay time.Duration, rx1, rx2 []byte, acked func(d *downlink, status gw.TxAckStatus, window int)) {
+	g := s.gatewayByID(r.heard[0].gateway)
+	if g == nil { // deleted since
+		return
+	}
+	d := &downlink{gateway: g, context: r.heard[0].context}
+	d.acked = func(status gw.TxAckStatus, window int) { acked(d, status, window) }
 	f1, dr1 := s.plan.RX1(r.frame.Frequency, r.frame.DataRate)
 	f2, dr2 := s.plan.Region.RX2()
-	for _, try := range []struct {
-		payload   []byte
-		frequency uint32
-		dataRate  int
-		delay     time.Duration
-	}{
-		{rx1, f1, dr1, delay},
-		{rx2, f2, dr2, delay + time.Second},
+	for _, w := range []downlinkItem{
+		{payload: rx1, frequency: f1, dataRate: dr1, delay: delay},
+		{payload: rx2, frequency: f2, dataRate: dr2, delay: delay + time.Second},
 	} {
-		if try.payload == nil {
-			continue
-		}
-		err = g.radio.Transmit(radio.Frame{Payload: try.payload, Frequency: try.frequency, DataRate: try.dataRate}, r.at.Add(try.delay))
-		if err == nil {
-			ack.txInfo = &gw.DownlinkTxInfo{
-				Frequency:  try.frequency,
-				Modulation: s.modulation(try.dataRate),
-				Timing:     &gw.Timing{Parameters: &gw.Timing_Delay{Delay: &gw.DelayTimingInfo{Delay: durationpb.New(try.delay)}}},
-			}
-			return ack, nil
+		if w.payload != nil {
+			w.at = r.at.Add(w.delay)
+			d.items = append(d.items, w)
 		}
 	}
-	return ack, err
+	s.hand(d)
 }
 
 // encode encrypts the payload, sets the MIC and returns the frame.

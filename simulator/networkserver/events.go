@@ -3,10 +3,12 @@ package networkserver
 import (
 	"maps"
 	"strings"
+	"time"
 
 	"github.com/chirpstack/chirpstack/api/go/v4/common"
 	"github.com/chirpstack/chirpstack/api/go/v4/integration"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -14,11 +16,12 @@ import (
 type event struct {
 	topic   string
 	message proto.Message
+	raw     []byte // in place of message: encoded, and spared by the faults
 }
 
 // publish puts a device event into the outbox; see [Server.at].
 func (s *Server) publish(d *device, kind string, m proto.Message) {
-	s.outbox = append(s.outbox, event{"application/" + d.app.ID + "/device/" + d.EUI.String() + "/event/" + kind, m})
+	s.outbox = append(s.outbox, event{topic: "application/" + d.app.ID + "/device/" + d.EUI.String() + "/event/" + kind, message: m})
 }
 
 // publishLog publishes a log event.
@@ -36,16 +39,62 @@ func (s *Server) publishLog(d *device, level integration.LogLevel, code integrat
 // flush sends the outbox; the caller holds s.mu.
 func (s *Server) flush() {
 	for _, e := range s.outbox {
-		payload, err := protojson.Marshal(e.message)
-		if err == nil {
-			err = s.broker.publish(e.topic, payload)
+		payload, err := e.raw, error(nil)
+		if e.message != nil {
+			payload, err = s.encode(e.message)
 		}
 		if err != nil {
 			s.log.Error("event not published", "topic", e.topic, "err", err)
+			continue
+		}
+		if e.message == nil {
+			s.leave(e.topic, payload)
+			continue
+		}
+		s.events++
+		n, f := s.events, s.cfg.Faults.Events
+		if f.Loss > 0 && s.chance(f.Loss, chanceEventLoss, n) {
+			continue
+		}
+		copies := uint64(1)
+		if f.Duplicate > 0 && s.chance(f.Duplicate, chanceEventTwice, n) {
+			copies = 2
+		}
+		for i := range copies {
+			if f.Jitter == 0 {
+				s.leave(e.topic, payload)
+				continue
+			}
+			delay := s.hash(chanceEventDelay, n, i) % uint64(f.Jitter)
+			s.at(s.world.Now().Add(time.Duration(delay)), "late event", func() { s.leave(e.topic, payload) })
 		}
 	}
 	clear(s.outbox)
 	s.outbox = s.outbox[:0]
+}
+
+// encode is how a message looks to subscribers.
+func (s *Server) encode(m proto.Message) ([]byte, error) {
+	newer := s.cfg.Faults.Events.Newer
+	if s.cfg.ProtobufEvents {
+		payload, err := proto.Marshal(m)
+		if err == nil && newer {
+			payload = protowire.AppendVarint(protowire.AppendTag(payload, 9999, protowire.VarintType), 1)
+		}
+		return payload, err
+	}
+	payload, err := protojson.Marshal(m)
+	if err == nil && newer && len(payload) > 2 {
+		payload = append([]byte(`{"fieldOfANewerServer":{"value":1},`), payload[1:]...)
+	}
+	return payload, err
+}
+
+// leave hands a message to the broker.
+func (s *Server) leave(topic string, payload []byte) {
+	if err := s.broker.publish(topic, payload); err != nil {
+		s.log.Error("event not published", "topic", topic, "err", err)
+	}
 }
 
 func (s *Server) deviceInfo(d *device) *integration.DeviceInfo {

@@ -1,18 +1,23 @@
 package networkserver
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/brocaar/lorawan"
 	"github.com/chirpstack/chirpstack/api/go/v4/api"
+	"github.com/chirpstack/chirpstack/api/go/v4/gw"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sower-fuota/sower/airtime"
-	"github.com/sower-fuota/sower/simulator/radio"
 )
 
 // group is a multicast group with its queue. conf holds what the API gave, the next frame counter included.
@@ -30,6 +35,7 @@ type group struct {
 
 // groupItem is one frame for one gateway.
 type groupItem struct {
+	row      uint64 // counts the rows of all groups
 	gateway  lorawan.EUI64
 	fCnt     uint32
 	copy     uint32 // among the rows of one frame counter
@@ -37,72 +43,99 @@ type groupItem struct {
 	data     []byte
 	expires  time.Time // zero: never
 	runAfter time.Time
-	emitAt   time.Time // of GPS_TIME
+	emitAt   time.Time // of class B and GPS_TIME
 }
 
-// enqueue adds one row per gateway and consumes a frame counter, also when there is no gateway at all.
-func (s *Server) enqueue(g *group, fPort uint8, data []byte, expires time.Time) uint32 {
+// enqueue adds one row per gateway and consumes a frame counter, also when there is no gateway at all. After an
+// error nothing has changed.
+func (s *Server) enqueue(g *group, fPort uint8, data []byte, expires time.Time) (uint32, error) {
 	now := s.world.Now()
-	due := now
+	gateways, err := s.groupGateways(g)
+	if err != nil {
+		return 0, err
+	}
+	var last, lastEmit time.Time
 	for _, item := range g.queue {
-		if t := item.runAfter.Add(s.cfg.ClassCMargin); t.After(due) {
-			due = t
+		if item.runAfter.After(last) {
+			last = item.runAfter
+		}
+		if item.emitAt.After(lastEmit) {
+			lastEmit = item.emitAt
+		}
+	}
+	margin := time.Duration(0) // between two gateways
+	var due, emit time.Time
+	switch {
+	case g.conf.GroupType == api.MulticastGroupType_CLASS_B:
+		if g.conf.ClassBPingSlotPeriodicity > 7 {
+			return 0, status.Error(codes.Internal, "attempt to subtract with overflow")
+		}
+		if lastEmit.IsZero() {
+			lastEmit = now.Add(s.cfg.ClassBMargin)
+		}
+		addr := binary.BigEndian.Uint32(g.addr[:])
+		emit = airtime.UTC(airtime.NextPingSlot(addr, airtime.GPS(lastEmit)+1, uint8(g.conf.ClassBPingSlotPeriodicity)))
+		due = emit.Add(-2 * s.cfg.SchedulerInterval)
+	default:
+		due = now
+		if !last.IsZero() {
+			due = last.Add(s.cfg.ClassCMargin)
+		}
+		margin = s.cfg.ClassCMargin
+		if g.conf.ClassCSchedulingType == api.MulticastGroupSchedulingType_GPS_TIME {
+			// All gateways at one instant, which the scheduler reaches at best when it has come.
+			due, margin = due.Add(margin), 0
+			emit = due
 		}
 	}
 	fCnt := g.conf.FCnt
 	g.conf.FCnt++
-	for i, id := range s.groupGateways(g) {
-		item := &groupItem{gateway: id, fCnt: fCnt, copy: uint32(i), fPort: fPort, data: data, expires: expires}
-		if g.conf.ClassCSchedulingType == api.MulticastGroupSchedulingType_GPS_TIME {
-			// All gateways at one instant, which the scheduler reaches at best when it has come.
-			item.runAfter = due.Add(s.cfg.ClassCMargin)
-			item.emitAt = item.runAfter
-		} else {
-			item.runAfter = due.Add(time.Duration(i) * s.cfg.ClassCMargin)
-		}
-		g.queue = append(g.queue, item)
+	for i, id := range gateways {
+		s.rows++
+		g.queue = append(g.queue, &groupItem{
+			row: s.rows, gateway: id, fCnt: fCnt, copy: uint32(i), fPort: fPort, data: data, expires: expires,
+			runAfter: due.Add(time.Duration(i) * margin), emitAt: emit,
+		})
 	}
 	s.arm()
-	return fCnt
+	return fCnt, nil
 }
 
-// groupGateways are the pinned gateways or, without any, a set that covers the members by what each one's last
-// uplink was heard by. Members that were never heard are not covered.
-func (s *Server) groupGateways(g *group) []lorawan.EUI64 {
+// groupGateways are the pinned gateways or, without any, for each member that was ever heard the one of those
+// that heard its last uplink which heard most members; between equals, and for the order, the dice fall anew at
+// each call. It fails if one of them has been deleted since.
+func (s *Server) groupGateways(g *group) ([]lorawan.EUI64, error) {
 	if len(g.gateways) > 0 {
-		return g.gateways
+		return g.gateways, nil
 	}
-	uncovered := map[lorawan.EUI64][]lorawan.EUI64{}
+	heard := map[lorawan.EUI64]int{}
 	for eui := range g.devices {
-		if d := s.byEUI[eui]; d.session != nil && len(d.heardBy) > 0 {
-			uncovered[eui] = d.heardBy
+		for _, id := range s.byEUI[eui].heardBy {
+			heard[id]++
 		}
 	}
-	var chosen []lorawan.EUI64
-	for len(uncovered) > 0 {
-		count := map[lorawan.EUI64]int{}
-		for _, by := range uncovered {
-			for _, id := range by {
-				count[id]++
-			}
-		}
+	dice := func(id lorawan.EUI64) uint64 {
+		return s.hash(chanceGateways, uint64(binary.BigEndian.Uint32(g.addr[:]))<<32|uint64(g.conf.FCnt), binary.BigEndian.Uint64(id[:]))
+	}
+	chosen := map[lorawan.EUI64]bool{}
+	for eui := range g.devices {
 		var best lorawan.EUI64
-		for _, gw := range s.gateways {
-			if count[gw.ID] > count[best] {
-				best = gw.ID
+		for _, id := range s.byEUI[eui].heardBy {
+			if heard[id] > heard[best] || heard[id] == heard[best] && dice(id) < dice(best) {
+				best = id
 			}
 		}
-		chosen = append(chosen, best)
-		for eui, by := range uncovered {
-			for _, id := range by {
-				if id == best {
-					delete(uncovered, eui)
-					break
-				}
-			}
+		if heard[best] > 0 {
+			chosen[best] = true
 		}
 	}
-	return chosen
+	ids := slices.SortedFunc(maps.Keys(chosen), func(a, b lorawan.EUI64) int { return cmp.Compare(dice(a), dice(b)) })
+	for _, id := range ids {
+		if s.gatewayByID(id) == nil {
+			return nil, s.errForeignKey("multicast_group_queue_item")
+		}
+	}
+	return ids, nil
 }
 
 // arm makes the scheduler run at the first tick at which an item is due. Ticks lie on a grid that begins
@@ -120,7 +153,7 @@ func (s *Server) arm() {
 		s.schedule.Cancel()
 		s.schedule = nil
 	}
-	if due.IsZero() {
+	if due.IsZero() || s.down {
 		return
 	}
 	if now := s.world.Now(); due.Before(now) {
@@ -134,7 +167,8 @@ func (s *Server) arm() {
 	s.schedule = s.at(s.created.Add(ticks*i), "multicast scheduler", s.tick)
 }
 
-// tick sends what is due. An item that fails stays for SchedulerLock and is tried again.
+// tick dispatches what is due, oldest first in batches, and each batch all at once: in no order. An item stays
+// until a gateway has acknowledged it; until then it is dispatched again whenever SchedulerLock is over.
 func (s *Server) tick() {
 	const batch = 100
 	now := s.world.Now()
@@ -146,34 +180,54 @@ func (s *Server) tick() {
 	var due []picked
 	for _, g := range s.groups {
 		for _, item := range g.queue {
-			if len(due) < batch && !item.runAfter.After(now) {
+			if !item.runAfter.After(now) && s.schedulable(item, now) {
 				due = append(due, picked{g, item})
 			}
 		}
 	}
+	slices.SortFunc(due, func(a, b picked) int { return cmp.Compare(a.item.row, b.item.row) })
+	due = due[:min(len(due), batch)]
+	slices.SortFunc(due, func(a, b picked) int {
+		dice := func(p picked) uint64 { return s.hash(chanceDispatch, uint64(now.UnixNano()), p.item.row) }
+		return cmp.Compare(dice(a), dice(b))
+	})
 	for _, p := range due {
 		p.item.runAfter = now.Add(s.cfg.SchedulerLock)
-		if err := s.send(p.g, p.item); errors.Is(err, airtime.ErrDataRate) {
+		if err := s.dispatch(p.g, p.item); errors.Is(err, errStays) {
 			s.log.Error("multicast frame", "group", p.g.conf.Id, "f_cnt", p.item.fCnt, "err", err)
-			continue
 		} else if err != nil {
 			s.log.Warn("multicast frame dropped", "group", p.g.conf.Id, "f_cnt", p.item.fCnt, "err", err)
+			p.g.drop(p.item)
 		}
-		p.g.queue = slices.DeleteFunc(p.g.queue, func(item *groupItem) bool { return item == p.item })
 	}
 	s.arm()
 }
 
-// send hands one frame to its gateway. After any error but an unknown data rate the item is gone for good, and
-// no client is told.
-func (s *Server) send(g *group, item *groupItem) error {
+// schedulable says whether the query of the scheduler finds an item that is due.
+func (s *Server) schedulable(item *groupItem, now time.Time) bool {
+	if s.cfg.Database == SQLite || !item.expires.IsZero() && now.After(item.expires) {
+		return true
+	}
+	return s.state(s.gatewayByID(item.gateway)) == api.GatewayState_ONLINE
+}
+
+// errStays marks an error after which the item is tried again, for ever.
+var errStays = errors.New("tried again")
+
+// dispatch hands one frame to its gateway. After any error but [errStays] the item is gone for good, and no
+// client is told.
+func (s *Server) dispatch(g *group, item *groupItem) error {
 	now := s.world.Now()
-	if !item.expires.IsZero() && !now.Before(item.expires) {
+	gateway := s.gatewayByID(item.gateway)
+	if !gateway.inRegion {
+		return fmt.Errorf("%w: gateway %s has no region_config_id", errStays, item.gateway)
+	}
+	if !item.expires.IsZero() && now.After(item.expires) {
 		return fmt.Errorf("expired at %s", item.expires.Format(time.RFC3339))
 	}
 	limit, err := s.plan.MaxPayload(int(g.conf.Dr), airtime.Downlink)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errStays, err)
 	}
 	if len(item.data) > limit {
 		return fmt.Errorf("%d bytes exceed %d of DR%d", len(item.data), limit, g.conf.Dr)
@@ -183,23 +237,29 @@ func (s *Server) send(g *group, item *groupItem) error {
 		MACPayload: &lorawan.MACPayload{
 			FHDR:       lorawan.FHDR{DevAddr: g.addr, FCnt: item.fCnt},
 			FPort:      &item.fPort,
-			FRMPayload: []lorawan.Payload{&lorawan.DataPayload{Bytes: append([]byte(nil), item.data...)}},
+			FRMPayload: []lorawan.Payload{&lorawan.DataPayload{Bytes: slices.Clone(item.data)}},
 		},
 	}, g.appSKey, g.nwkSKey)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errStays, err)
 	}
-	gateway := s.gatewayByID(item.gateway)
-	s.downlinks++
-	frame := radio.Frame{Payload: payload, Frequency: g.conf.Frequency, DataRate: int(g.conf.Dr), Copy: item.copy}
-	if item.emitAt.IsZero() {
-		_, err = gateway.radio.TransmitSoon(frame)
-		return err
-	}
-	if !item.emitAt.After(now) { // a gateway needs the frame before its time
-		return radio.ErrTooLate
-	}
-	return gateway.radio.Transmit(frame, item.emitAt)
+	s.hand(&downlink{
+		gateway: gateway, multicast: true,
+		items: []downlinkItem{{payload: payload, frequency: g.conf.Frequency, dataRate: int(g.conf.Dr), copy: item.copy, at: item.emitAt}},
+		acked: func(st gw.TxAckStatus, _ int) { // whatever it says
+			if st != gw.TxAckStatus_OK {
+				s.log.Warn("multicast frame refused", "group", g.conf.Id, "f_cnt", item.fCnt, "status", st)
+			}
+			g.drop(item)
+			s.arm()
+		},
+	})
+	return nil
+}
+
+// drop takes an item out of the queue; one that is not there any more was flushed.
+func (g *group) drop(item *groupItem) {
+	g.queue = slices.DeleteFunc(g.queue, func(other *groupItem) bool { return other == item })
 }
 
 // counters lists the frame counters in the queue once each, in order of creation.
@@ -215,5 +275,5 @@ func (g *group) counters() []*groupItem {
 
 func (g *group) pin(id lorawan.EUI64) {
 	g.gateways = append(g.gateways, id)
-	sort.Slice(g.gateways, func(i, j int) bool { return g.gateways[i].String() < g.gateways[j].String() })
+	slices.SortFunc(g.gateways, func(a, b lorawan.EUI64) int { return bytes.Compare(a[:], b[:]) })
 }

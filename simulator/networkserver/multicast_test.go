@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/chirpstack/chirpstack/api/go/v4/api"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sower-fuota/sower/simulator/networkserver"
 )
@@ -247,18 +246,4 @@ func TestSchedulerSettings(t *testing.T) {
 	}
 	l.run(3 * time.Minute)
 	l.want("a@1m0s b@1m2s c@1m4s")
-}
-
-func TestClassBGroupIsRefusedAtEnqueue(t *testing.T) {
-	l := listen(t, 1, 1, nil)
-	g := l.get()
-	g.GroupType = api.MulticastGroupType_CLASS_B
-	if _, err := l.multicast().Update(l.ctx, &api.UpdateMulticastGroupRequest{MulticastGroup: g}); err != nil {
-		t.Fatal(err)
-	}
-	_, err := l.multicast().Enqueue(l.ctx, &api.EnqueueMulticastGroupQueueItemRequest{QueueItem: &api.MulticastGroupQueueItem{
-		MulticastGroupId: l.group, FPort: 1, ExpiresAt: timestamppb.Now()}})
-	if err == nil || !strings.Contains(err.Error(), "class B is not simulated") {
-		t.Errorf("Enqueue = %v", err)
-	}
 }

@@ -1,17 +1,3 @@
-// Package networkserver is a network server with the public face of ChirpStack v4: its protobuf API over gRPC
-// and its device events over MQTT, both on real loopback sockets, in front of gateways on a simulated radio in
-// virtual time. A client cannot tell it from a real server by what this package implements: applications,
-// device profiles, gateways, devices with their queues, multicast groups with their queue and scheduler, and
-// OTAA, LoRaWAN 1.0.x frames, counters, MICs and encryption below them. Traps are part of the copy: a multicast
-// frame for no gateway is accepted and counted, one that expired or is too long vanishes without a word.
-//
-// Virtual time does not move while a gRPC call is in flight or an event published with QoS 1 waits for the
-// acknowledgement of its subscriber, so a subscriber acknowledges what it has processed, and calls that follow
-// from an event are made before that. Subscribers with QoS 0 are not waited for.
-//
-// Not copied: users, tenants beyond one, writing what the configuration provides (devices, keys, profiles,
-// gateways, applications), class B, unicast class C, ADR and other MAC commands, LoRaWAN 1.1, roaming, relays,
-// FUOTA deployments. These RPCs answer Unimplemented.
 package networkserver
 
 import (
@@ -20,11 +6,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"sort"
 	"sync"
 	"time"
 
 	"github.com/brocaar/lorawan"
+	"github.com/chirpstack/chirpstack/api/go/v4/api"
 	"google.golang.org/grpc"
 
 	"github.com/sower-fuota/sower/simulator/radio"
@@ -40,6 +26,7 @@ type Config struct {
 	GRPCAddress string // loopback host:port; empty means 127.0.0.1:0, a free port
 	MQTTAddress string // likewise
 	Token       string // the API key of an administrator, sent by clients as "Bearer <token>"
+	Keys        []APIKey
 	Version     string // that GetVersion reports; empty means 4.19.1
 
 	Tenant       Tenant
@@ -55,9 +42,24 @@ type Config struct {
 	SchedulerInterval  time.Duration // 1 s
 	SchedulerLock      time.Duration // 2 s
 	ClassCMargin       time.Duration // 5 s
+	ClassBMargin       time.Duration // 5 s
+
+	Database       Database
+	ProtobufEvents bool // events are protobuf, else JSON
+	Faults         Faults
 
 	Log *slog.Logger // nil discards
 }
+
+// Database is the flavour of the server.
+type Database uint8
+
+// PostgreSQL leaves what is queued for a gateway that is offline in the queue. SQLite sends it, to nobody. The texts
+// of some errors differ.
+const (
+	PostgreSQL Database = iota
+	SQLite
+)
 
 // Tenant owns everything.
 type Tenant struct {
@@ -77,12 +79,18 @@ type DeviceProfile struct {
 	Name                 string
 	FlushQueueOnActivate bool
 	UplinkInterval       time.Duration // that the operator expects of the devices
+
+	// With a version of TS003 the server answers AppTimeReq itself, on port 202 if ClockSyncPort is 0.
+	ClockSync     api.Ts003Version
+	ClockSyncPort uint8
 }
 
-// Gateway is a gateway of the tenant. It is always online.
+// Gateway is a gateway of the tenant on the simulated radio. It is online unless [Faults] say otherwise.
+// Gateways that are created through the API attach by MQTT.
 type Gateway struct {
-	ID   lorawan.EUI64
-	Name string
+	ID            lorawan.EUI64
+	Name          string
+	BasicsStation bool // acknowledges what it has sent, and never says no
 }
 
 // Device is a provisioned device, LoRaWAN 1.0.x with OTAA.
@@ -123,18 +131,21 @@ type Server struct {
 	devices   []*device // ordered by EUI
 	groups    []*group  // in order of creation
 	byEUI     map[lorawan.EUI64]*device
-	receiving map[string]*reception // uplinks within the de-duplication delay, by PHYPayload
+	byAddr    map[lorawan.DevAddr][]*device // of the sessions
+	frames    map[uint32]*downlink          // that wait for an acknowledgement
+	receiving map[string]*reception         // uplinks within the de-duplication delay, by PHYPayload
 	ids       uint64
 	downlinks uint32
 	outbox    []event
 	schedule  *world.Event
 	lastTick  time.Time // of the multicast scheduler
 	created   time.Time
-}
-
-type gateway struct {
-	Gateway
-	radio *radio.Gateway
+	rows      uint64 // that multicast queues ever had
+	calls     []int  // seen by each call fault
+	lists     uint64 // answered without an order of their own
+	events    uint64 // published
+	process   int    // counts restarts
+	down      bool
 }
 
 // New starts a server. It refuses a configuration that does not hold together and addresses that are not
@@ -142,7 +153,8 @@ type gateway struct {
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, world: cfg.World, log: cfg.Log,
-		byEUI: map[lorawan.EUI64]*device{}, receiving: map[string]*reception{},
+		byEUI: map[lorawan.EUI64]*device{}, byAddr: map[lorawan.DevAddr][]*device{},
+		frames: map[uint32]*downlink{}, receiving: map[string]*reception{},
 	}
 	if err := s.configure(); err != nil {
 		return nil, fmt.Errorf("networkserver: %w", err)
@@ -156,7 +168,7 @@ func New(cfg Config) (*Server, error) {
 		s.api.Close()
 		return nil, err
 	}
-	if s.broker, err = newBroker(s.world, mqtt, s.log); err != nil {
+	if s.broker, err = newBroker(s.world, mqtt, s.log, s.gatewayEvent); err != nil {
 		s.api.Close()
 		mqtt.Close()
 		return nil, fmt.Errorf("networkserver: MQTT broker: %w", err)
@@ -168,6 +180,11 @@ func New(cfg Config) (*Server, error) {
 			s.broker.close()
 			return nil, fmt.Errorf("networkserver: %w", err)
 		}
+	}
+	if err := s.script(); err != nil {
+		s.api.Close()
+		s.broker.close()
+		return nil, fmt.Errorf("networkserver: %w", err)
 	}
 	s.grpc = s.newGRPC()
 	s.served.Add(1)
@@ -190,7 +207,7 @@ func (s *Server) MQTTAddress() string { return s.broker.address }
 func (s *Server) Airtime(id lorawan.EUI64) (time.Duration, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if g := s.gatewayByID(id); g != nil {
+	if g := s.gatewayByID(id); g != nil && g.radio != nil {
 		return g.radio.Airtime()
 	}
 	return 0, 0
@@ -252,6 +269,7 @@ func (s *Server) configure() error {
 		{"SchedulerInterval", &c.SchedulerInterval, time.Second},
 		{"SchedulerLock", &c.SchedulerLock, 2 * time.Second},
 		{"ClassCMargin", &c.ClassCMargin, 5 * time.Second},
+		{"ClassBMargin", &c.ClassBMargin, 5 * time.Second},
 	} {
 		if *d.v == 0 {
 			*d.v = d.def
@@ -271,6 +289,23 @@ func (s *Server) configure() error {
 		return fmt.Errorf("tenant id %q is not a UUID", c.Tenant.ID)
 	}
 	c.Tenant.ID = tenant
+	if c.Database > SQLite {
+		return fmt.Errorf("database %d is neither PostgreSQL nor SQLite", c.Database)
+	}
+	for i, k := range c.Keys {
+		if k.Token == "" || k.Token == c.Token {
+			return fmt.Errorf("key %d has no token of its own", i)
+		}
+		if k.Tenant != "" {
+			if c.Keys[i].Tenant, err = parseUUID(k.Tenant); err != nil {
+				return fmt.Errorf("key %d: tenant %q is not a UUID", i, k.Tenant)
+			}
+		}
+	}
+	if err := c.Faults.validate(); err != nil {
+		return err
+	}
+	s.calls = make([]int, len(c.Faults.Calls))
 	for _, a := range c.Applications {
 		id, err := parseUUID(a.ID)
 		if err != nil {
@@ -297,27 +332,22 @@ func (s *Server) configure() error {
 		if s.gatewayByID(g.ID) != nil {
 			return fmt.Errorf("gateway %s exists twice", g.ID)
 		}
-		s.gateways = append(s.gateways, &gateway{Gateway: g})
+		s.gateways = append(s.gateways, &gateway{Gateway: g, created: s.created, upSince: s.created, inRegion: true})
 	}
 	for _, d := range c.Devices {
 		app, _ := parseUUID(d.Application) // what is malformed does not exist either
 		profile, _ := parseUUID(d.Profile)
-		dev := &device{Device: d, app: s.app(app), profile: s.profile(profile), nonces: map[lorawan.DevNonce]bool{}}
 		switch {
-		case dev.app == nil:
+		case s.app(app) == nil:
 			return fmt.Errorf("device %s: application %q does not exist", d.EUI, d.Application)
-		case dev.profile == nil:
+		case s.profile(profile) == nil:
 			return fmt.Errorf("device %s: device profile %q does not exist", d.EUI, d.Profile)
 		case s.byEUI[d.EUI] != nil:
 			return fmt.Errorf("device %s exists twice", d.EUI)
 		}
-		s.byEUI[d.EUI] = dev
-		s.devices = append(s.devices, dev)
+		s.addDevice(d, s.app(app), s.profile(profile))
 	}
-	sort.SliceStable(s.apps, func(i, j int) bool { return s.apps[i].Name < s.apps[j].Name })
-	sort.SliceStable(s.profiles, func(i, j int) bool { return s.profiles[i].Name < s.profiles[j].Name })
-	sort.Slice(s.gateways, func(i, j int) bool { return s.gateways[i].ID.String() < s.gateways[j].ID.String() })
-	sort.Slice(s.devices, func(i, j int) bool { return s.devices[i].EUI.String() < s.devices[j].EUI.String() })
+	s.sortTables()
 	return nil
 }
 
@@ -334,15 +364,6 @@ func (s *Server) profile(id string) *DeviceProfile {
 	for _, p := range s.profiles {
 		if p.ID == id {
 			return p
-		}
-	}
-	return nil
-}
-
-func (s *Server) gatewayByID(id lorawan.EUI64) *gateway {
-	for _, g := range s.gateways {
-		if g.ID == id {
-			return g
 		}
 	}
 	return nil
@@ -388,13 +409,26 @@ func validUUID(id string) bool {
 	return true
 }
 
-// at runs fn under the lock of the server when the clock shows t. What fn publishes leaves after fn: once an
-// event is out its subscriber is at work, and whatever fn did then would race with it.
+// at runs fn under the lock of the server when the clock shows t, unless the server has been restarted before.
+// What fn publishes leaves after fn: once an event is out its subscriber is at work, and whatever fn did then
+// would race with it.
 func (s *Server) at(t time.Time, what string, fn func()) *world.Event {
+	process := s.process
+	return s.outside(t, what, func() {
+		if process == s.process {
+			fn()
+		}
+	})
+}
+
+// outside is at for what happens to the server, which it does not notice while it is down.
+func (s *Server) outside(t time.Time, what string, fn func()) *world.Event {
 	return s.world.At(t, what, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		fn()
-		s.flush()
+		if !s.down {
+			fn()
+			s.flush()
+		}
 	})
 }

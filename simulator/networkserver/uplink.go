@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"sort"
-	"strings"
 	"time"
 
 	"github.com/brocaar/lorawan"
@@ -50,19 +49,34 @@ type reception struct {
 type hearing struct {
 	gateway lorawan.EUI64
 	signal  radio.Signal
+
+	// Of gateways that speak MQTT.
+	uplinkID uint32
+	context  []byte // to be echoed
 }
 
 // receive is called by the gateways on the goroutine of the world.
 func (s *Server) receive(gateway lorawan.EUI64, f radio.Frame, sig radio.Signal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if g := s.gatewayByID(gateway); g == nil || g.down || s.down {
+		return
+	}
+	s.hear(hearing{
+		gateway: gateway, signal: sig,
+		uplinkID: uint32(f.Key.Hash(binary.BigEndian.Uint64(gateway[:]))), context: f.Payload[len(f.Payload)-4:],
+	}, f)
+}
+
+// hear collects what the gateways say of an uplink.
+func (s *Server) hear(h hearing, f radio.Frame) {
 	key := string(f.Payload)
 	if r := s.receiving[key]; r != nil {
-		r.heard = append(r.heard, hearing{gateway, sig})
+		r.heard = append(r.heard, h)
 		return
 	}
 	now := s.world.Now()
-	r := &reception{frame: f, at: now, heard: []hearing{{gateway, sig}}}
+	r := &reception{frame: f, at: now, heard: []hearing{h}}
 	s.receiving[key] = r
 	s.at(now.Add(s.cfg.DeduplicationDelay), "uplink de-duplicated", func() {
 		delete(s.receiving, key)
@@ -135,15 +149,14 @@ func (s *Server) join(r *reception, phy lorawan.PHYPayload) {
 		s.log.Error("join-accept", "err", err)
 		return
 	}
-	d.session = ses
+	s.activate(d, ses)
 	d.lastSeen = r.at
 	d.remember(r)
-	if d.profile.FlushQueueOnActivate {
-		d.queue = nil
-	}
-	if _, err := s.transmit(r, s.plan.JoinDelay, payload, payload); err != nil {
-		s.publishLog(d, integration.LogLevel_ERROR, integration.LogCode_DOWNLINK_GATEWAY, strings.TrimPrefix(err.Error(), "radio: "), nil)
-	}
+	s.transmit(r, s.plan.JoinDelay, payload, payload, func(_ *downlink, status gw.TxAckStatus, _ int) {
+		if status != gw.TxAckStatus_OK {
+			s.publishLog(d, integration.LogLevel_ERROR, integration.LogCode_DOWNLINK_GATEWAY, status.String(), nil)
+		}
+	})
 	s.publish(d, "join", &integration.JoinEvent{
 		DeduplicationId: s.deduplicationID(d, radio.JoinRequest, uint32(request.DevNonce)),
 		Time:            timestamppb.New(s.world.Now()),
@@ -210,6 +223,7 @@ func (s *Server) data(r *reception, phy lorawan.PHYPayload) {
 			s.answer(d, r, confirmed)
 		}
 	})
+	s.clock(d, r.at, uint8(fPort), data)
 	s.publish(d, "up", &integration.UplinkEvent{
 		DeduplicationId: s.deduplicationID(d, radio.Uplink, fCnt),
 		Time:            rxInfo[0].GwTime,
@@ -230,10 +244,7 @@ func (s *Server) data(r *reception, phy lorawan.PHYPayload) {
 // identify finds the device of a frame by address, counter and MIC, and sets the counter's upper half in mac.
 func (s *Server) identify(phy lorawan.PHYPayload, mac *lorawan.MACPayload) (d *device, retransmission bool) {
 	low := mac.FHDR.FCnt & 0xffff
-	for _, d := range s.devices {
-		if d.session == nil || d.session.addr != mac.FHDR.DevAddr {
-			continue
-		}
+	for _, d := range s.byAddr[mac.FHDR.DevAddr] {
 		next := d.session.fCntUp
 		for _, try := range []struct {
 			fCnt  uint32
@@ -258,17 +269,16 @@ func (d *device) remember(r *reception) {
 func (s *Server) rxInfo(r *reception) []*gw.UplinkRxInfo {
 	out := make([]*gw.UplinkRxInfo, len(r.heard))
 	for i, h := range r.heard {
-		id := binary.BigEndian.Uint64(h.gateway[:])
 		out[i] = &gw.UplinkRxInfo{
 			GatewayId:         h.gateway.String(),
-			UplinkId:          uint32(r.frame.Key.Hash(id)),
+			UplinkId:          h.uplinkID,
 			GwTime:            timestamppb.New(r.at),
 			NsTime:            timestamppb.New(r.at),
 			TimeSinceGpsEpoch: durationpb.New(airtime.GPS(r.at)),
 			Rssi:              int32(h.signal.RSSI),
 			Snr:               h.signal.SNR,
 			Channel:           uint32(s.plan.Channel(r.frame.Frequency)),
-			Context:           r.frame.Payload[len(r.frame.Payload)-4:],
+			Context:           h.context,
 			Metadata:          map[string]string{"region_config_id": s.regionID(), "region_common_name": s.plan.Region.String()},
 			CrcStatus:         gw.CRCStatus_CRC_OK,
 		}

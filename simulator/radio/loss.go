@@ -24,6 +24,9 @@ func Hash(words ...uint64) uint64 {
 	return h
 }
 
+// Mix is the finalizer of SplitMix64 itself: consecutive arguments give independent 64 uniform bits.
+func Mix(z uint64) uint64 { return mix(z) }
+
 func mix(z uint64) uint64 {
 	z += 0x9e3779b97f4a7c15
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9

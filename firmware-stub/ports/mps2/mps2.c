@@ -110,11 +110,22 @@ static int in_flash(uint32_t addr, uint32_t len)
     return addr >= MPS2_FLASH && addr - MPS2_FLASH <= MPS2_FLASH_SIZE && len <= MPS2_FLASH_SIZE - (addr - MPS2_FLASH);
 }
 
+static void count(enum mps2_account what)
+{
+    REG(MPS2_ACCOUNT + 4u * (uint32_t)what)++;
+}
+
+static int violation(void)
+{
+    count(MPS2_VIOLATIONS);
+    return -1;
+}
+
 static int flash_read(void *user, uint32_t addr, void *buf, uint32_t len)
 {
     (void)user;
     if (!in_flash(addr, len)) {
-        return -1;
+        return violation();
     }
     memcpy(buf, (const void *)addr, len);
     return 0;
@@ -125,17 +136,18 @@ static int flash_prog(void *user, uint32_t addr, const void *buf, uint32_t len)
     const uint8_t *src = buf;
     (void)user;
     if (!in_flash(addr, len) || ((addr | len) & (MPS2_GRANULE - 1u)) != 0u) {
-        return -1;
+        return violation();
     }
     for (; len != 0u; len -= MPS2_GRANULE, addr += MPS2_GRANULE, src += MPS2_GRANULE) {
         volatile uint32_t *granule = (volatile uint32_t *)addr;
         uint32_t word[2];
         if (granule[0] != 0xffffffffu || granule[1] != 0xffffffffu) {
-            return -1; /* a used granule refuses, and its ECC would break if it did not */
+            return violation(); /* a used granule refuses, and its ECC would break if it did not */
         }
         memcpy(word, src, sizeof word);
         granule[0] = word[0];
         granule[1] = word[1];
+        count(MPS2_PROGRAMS);
     }
     return 0;
 }
@@ -144,10 +156,13 @@ static int flash_erase(void *user, uint32_t addr, uint32_t len)
 {
     (void)user;
     if (!in_flash(addr, len) || ((addr - MPS2_FLASH) | len) % MPS2_PAGE != 0u) {
-        return -1;
+        return violation();
     }
     for (; len != 0u; len -= 4u, addr += 4u) {
         REG(addr) = 0xffffffffu;
+        if (addr % MPS2_PAGE == 0u) {
+            count(MPS2_ERASES);
+        }
     }
     return 0;
 }

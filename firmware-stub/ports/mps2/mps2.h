@@ -35,6 +35,11 @@
  *   16 seed u32 | 20 root key 16 | 36 key id u8, public key 64 | 101 key id u8, public key 64 */
 #define MPS2_FACTORY (MPS2_FLASH + MPS2_FLASH_SIZE)
 
+/* The page behind that is no part of the flash but its account, kept for the harness over resets and kills. A
+ * violation is a granule programmed twice, or an address or length that no real flash would take. */
+#define MPS2_ACCOUNT (MPS2_FACTORY + MPS2_PAGE)
+enum mps2_account { MPS2_VIOLATIONS, MPS2_PROGRAMS, MPS2_ERASES }; /* words; granules programmed, pages erased */
+
 extern const struct sow_map mps2_map;
 
 /* Read the factory page. seed differs from device to device. Returns 0, or -1 when the page is not written. */

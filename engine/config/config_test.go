@@ -1,0 +1,206 @@
+package config_test
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sower-fuota/sower/airtime"
+	"github.com/sower-fuota/sower/bundle"
+	"github.com/sower-fuota/sower/engine/config"
+)
+
+func TestTemplatesAreValid(t *testing.T) {
+	s, d := config.ParseSettings("sower.toml", []byte(config.SettingsTemplate("127.0.0.1:8080", "mqtt://127.0.0.1:1883", "EU868", "sower.token")))
+	if err := d.Problems.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if s.ChirpStack.Server != "127.0.0.1:8080" || s.ChirpStack.TokenFile != "sower.token" || s.Region != airtime.EU868 {
+		t.Errorf("settings %+v", s)
+	}
+	_, d = config.ParseCampaign("c.toml", []byte(config.CampaignTemplate("meters", "id", "Meters\nname = 3", []config.Bundle{{File: "a.sow", BaseImage: "old.bin"}})))
+	if err := d.Problems.Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// optional is a line of a template that shows a default.
+var optional = regexp.MustCompile(`(?m)^# ((\[\[)?[a-z_.]+(\]\]| = ).*)$`)
+
+// Every line that is commented out can be switched on, and then says what was the default anyway.
+func TestTemplatesShowTheDefaults(t *testing.T) {
+	text := config.SettingsTemplate("127.0.0.1:8080", "mqtt://127.0.0.1:1883", "EU868", "sower.token")
+	plain, _ := config.ParseSettings("f", []byte(text))
+	text = strings.NewReplacer("# token_env", "## token_env", "# mqtt_password", "## mqtt_password").Replace(text)
+	full, d := config.ParseSettings("f", []byte(optional.ReplaceAllString(text, "$1")))
+	if err := d.Problems.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if plain.ChirpStack.Timeout != full.ChirpStack.Timeout || plain.ChirpStack.Margin != full.ChirpStack.Margin ||
+		plain.ChirpStack.Topic != full.ChirpStack.Topic || plain.ChirpStack.ClientID != full.ChirpStack.ClientID ||
+		plain.Airtime != full.Airtime || plain.Inventory.VersionTag != full.Inventory.VersionTag ||
+		plain.Inventory.HardwareTag != full.Inventory.HardwareTag {
+		t.Errorf("the template shows other defaults than hold:\n%+v\n%+v", plain, full)
+	}
+	if len(full.Hardware) != 1 || full.Hardware[0].Slot != 65536 || len(full.Inventory.Uplinks) != 1 {
+		t.Errorf("the examples were not read: %+v", full)
+	}
+	text = config.CampaignTemplate("meters", "id", "Meters", nil)
+	one, _ := config.ParseCampaign("f", []byte(text))
+	text = strings.NewReplacer("# start", "## start", "# [[bundle]]", "", "# file", "##", "# base_versions", "##").Replace(text)
+	all, d := config.ParseCampaign("f", []byte(optional.ReplaceAllString(text, "$1")))
+	if err := d.Problems.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if one.Target != all.Target || one.Timing != all.Timing || one.Energy != all.Energy || one.Radio.DataRate != all.Radio.DataRate {
+		t.Errorf("the template shows other defaults than hold:\n%+v\n%+v", one, all)
+	}
+}
+
+func TestAllProblemsAtOnce(t *testing.T) {
+	const text = `name = "a b"
+application = 7
+target_percent = 100
+aplication = "x"
+
+[[bundle]]
+base_image = "old.bin"
+
+[devices]
+list = [
+  "70b3d57ed0000001",
+  "70b3d57ed000",
+]
+versions = ["1.0"]
+exclude = "none"
+
+[[wave]]
+name = "canary"
+percent = 20
+[[wave]]
+name = "canary"
+percent = 5
+hardware = [70000]
+
+[radio]
+data_rte = 3
+data_rate = "fast"
+packages = "v3"
+[timing]
+uplink_interval = 3600
+[energy]
+receive_ma = "six"
+`
+	_, d := config.ParseCampaign("c.toml", []byte(text))
+	err := d.Problems.Err()
+	if err == nil {
+		t.Fatal("no problems")
+	}
+	all := err.Error()
+	for _, want := range []string{
+		`c.toml:1: name is "a b"; write up to 64`,
+		`c.toml:2: application is 7; write a string`,
+		`c.toml:3: target_percent is 100;`,
+		`c.toml:4: unknown key "aplication"; did you mean "application"?`,
+		`c.toml:6: bundle[0].file is missing;`,
+		`c.toml:12: devices.list[1]: network: EUI "70b3d57ed000" has 12 digits`,
+		`c.toml:14: devices.versions[0]: bundle: version "1.0"`,
+		`c.toml:15: devices.exclude is "none"; write a list`,
+		`c.toml:21: two waves are called "canary"`,
+		`c.toml:22: wave[1].percent is 5 after 20`,
+		`c.toml:23: wave[1].hardware[0] is 70000; write a whole number, 0..65535`,
+		`c.toml:26: unknown key "radio.data_rte"; did you mean "data_rate"?`,
+		`c.toml:27: radio.data_rate: "fast" is neither "auto" nor`,
+		`c.toml:28: radio.packages: "v3"`,
+		`c.toml:30: timing.uplink_interval: "3600" is no duration`,
+		`c.toml:32: energy.receive_ma is "six"; write a number`,
+	} {
+		if !strings.Contains(all, want) {
+			t.Errorf("no %q in\n%s", want, all)
+		}
+	}
+	if n := len(d.Problems); n != 16 {
+		t.Errorf("%d problems, want 16:\n%s", n, all)
+	}
+	if !strings.HasPrefix(all, "16 problems\n") {
+		t.Errorf("the number of problems is not said: %s", all)
+	}
+}
+
+func TestSettingsRefuse(t *testing.T) {
+	const good = "[chirpstack]\nserver = \"127.0.0.1:8080\"\ntoken_file = \"t\"\nmqtt = \"mqtt://127.0.0.1:1883\"\n"
+	tests := []struct{ name, text, want string }{
+		{"nothing", "", "chirpstack.server is missing"},
+		{"token inline", good + "token = \"secret\"\n", "name that in token_file"},
+		{"password in the address", "[chirpstack]\nmqtt = \"mqtt://me:secret@host:1883\"\n", "mqtt_username"},
+		{"two tokens", good + "token_env = \"T\"\n", "both token_file and token_env"},
+		{"no such region", good + "region = \"EU869\"\n", `no region "EU869"`},
+		{"zero share", good + "[airtime]\nshare_percent = 0\n", "airtime.share_percent is 0"},
+		{"negative time-out", good + "timeout = \"-1s\"\n", "chirpstack.timeout is -1s"},
+		{"rule without a port", good + "[[inventory.uplink]]\nfact = \"version\"\n", "inventory.uplink[0].f_port is 0"},
+		{"hardware twice", good + strings.Repeat("[[hardware]]\nid = 1\nslot_bytes = 1\ndownload_bytes = 1\nram_bytes = 1\n", 2), "hardware id 1 is described twice"},
+		{"hardware without a slot", good + "[[hardware]]\nid = 1\n", "hardware[0].slot_bytes is missing"},
+		{"no TOML", good + "region EU868\n", "f:5: "},
+		{"table twice", good + "[chirpstack]\n", "f:5: "},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, d := config.ParseSettings("f", []byte(tt.text))
+			err := d.Problems.Err()
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v; want %q", err, tt.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "secret") {
+				t.Errorf("%v shows a secret", err)
+			}
+		})
+	}
+}
+
+func TestCampaignValues(t *testing.T) {
+	c, d := config.ParseCampaign("c.toml", []byte(`
+name = "m"
+application = "a"
+start = 2027-01-31T22:00:00+01:00
+[[bundle]]
+file = "x.sow"
+base_versions = ["1.2.3"]
+[radio]
+data_rate = 5
+packages = "v1"
+[timing]
+uplink_interval = "90s"
+[[wave]]
+name = "w"
+tags = { site = "north" }
+`))
+	if err := d.Problems.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if !c.Start.Equal(time.Date(2027, 1, 31, 21, 0, 0, 0, time.UTC)) || c.Radio.DataRate != 5 || c.Radio.Packages != 1 ||
+		time.Duration(c.Timing.UplinkInterval) != 90*time.Second || c.Waves[0].Tags["site"] != "north" ||
+		bundle.Version(c.Bundles[0].BaseVersions[0]) != bundle.MakeVersion(1, 2, 3) {
+		t.Errorf("campaign %+v", c)
+	}
+	for key, want := range map[string]int{"name": 2, "bundle[0].file": 6, "bundle[0].base_versions[0]": 7, "radio.frequency_hz": 8, "wave[0].tags.site": 15, "energy": 0} {
+		if got := d.Line(key); got != want {
+			t.Errorf("%s is on line %d, want %d", key, got, want)
+		}
+	}
+}
+
+func FuzzParseCampaign(f *testing.F) {
+	f.Add([]byte(config.CampaignTemplate("m", "id", "Meters", nil)))
+	f.Add([]byte("[[wave]]\na.b = [{c=1}, 2]\n[wave.x]\n"))
+	f.Add([]byte("[[a]]\n[[a.b]]\nx=[[1],[2,\n3]]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		_, d := config.ParseCampaign("f", text)
+		lines := strings.Count(string(text), "\n") + 1
+		for _, p := range d.Problems {
+			if p.Line < 0 || p.Line > lines || p.Text == "" || p.Remedy == "" {
+				t.Errorf("problem %+v in a file of %d lines", p, lines)
+			}
+		}
+	})
+}

@@ -1,0 +1,163 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+)
+
+// SettingsTemplate returns a sower.toml in which every default stands in a comment. It holds no secret: it names
+// the file tokenFile.
+func SettingsTemplate(server, mqtt, region, tokenFile string) string {
+	return fmt.Sprintf(settingsText, server, tokenFile, region, mqtt)
+}
+
+const settingsText = `# sower.toml: one installation of sower. A line that is commented out shows the default.
+# Check it with:  sower doctor
+
+[chirpstack]
+# API of ChirpStack v4 (4.12 or later). Plain http is accepted on loopback addresses only; elsewhere write https://.
+server = %q
+# The API key is not written here. Create one in ChirpStack (Tenant, API keys; or
+# "chirpstack -c DIR create-api-key --name sower") and put it in this file, readable by you alone …
+token_file = %q
+# … or in an environment variable:
+# token_env = "SOWER_CHIRPSTACK_TOKEN"
+# Common name of the region of the gateways: EU868, US915, AU915, AS923, IN865 or KR920.
+region = %q
+# Applications that doctor and devices look at, by id; campaign files name their own.
+applications = []
+# Certificate authority of the server and the broker, PEM; the roots of the system.
+# ca_file = ""
+# Longest wait for one answer.
+# timeout = "10s"
+# Distance that ChirpStack keeps between two gateways that send the same multicast message:
+# [network.scheduler] multicast_class_c_margin in chirpstack.toml.
+# multicast_class_c_margin = "5s"
+
+# Broker to which ChirpStack's MQTT integration publishes events, in JSON; ChirpStack must have
+# [integration.mqtt] qos = 1, or events are lost while sower restarts.
+mqtt = %q
+# mqtt_username = ""
+# The password is not written here either: name a file or an environment variable.
+# mqtt_password_file = ""
+# mqtt_password_env = ""
+# Must be unique at the broker.
+# mqtt_client_id = "sower"
+# Topics of the events; %%s stands for the application id.
+# mqtt_topic = "application/%%s/device/+/event/+"
+
+[airtime]
+# Share of the duty cycle of each sub-band that campaigns may use. The rest stays free for other downlinks.
+# share_percent = 100
+# Frames may pass a repeater, which makes the longest ones shorter. ChirpStack drops what is too long without a
+# word, so switch it off only if your region is configured without repeater_compatible.
+# repeater = true
+
+[inventory]
+# Facts about devices that sower cannot know, or that "sower devices --listen 1h --csv > FILE" has gathered.
+# csv = ""
+# Tags of devices in ChirpStack that hold a firmware version (1.2.3) and a hardware id (a number).
+# version_tag = "firmware_version"
+# hardware_tag = "hardware_id"
+
+# A rule that finds a fact in ordinary uplinks. fact is "version" (4 bytes as TS006 reports it) or "battery"
+# (1 byte, percent); offset counts bytes from 0.
+# [[inventory.uplink]]
+# f_port = 2
+# fact = "version"
+# offset = 0
+# order = "little"
+
+# What devices of one hardware id can hold, from the flash map of their firmware. With it, plan refuses what does
+# not fit.
+# [[hardware]]
+# id = 1
+# class = 0x1001
+# slot_bytes = 65536
+# download_bytes = 49152
+# scratch_bytes = 16384
+# ram_bytes = 16384
+# page_bytes = 2048
+# granule_bytes = 8
+`
+
+// CampaignTemplate returns a campaign file for an application in which every default stands in a comment.
+func CampaignTemplate(name, application, applicationName string, bundles []Bundle) string {
+	var b strings.Builder
+	for _, x := range bundles {
+		fmt.Fprintf(&b, "[[bundle]]\nfile = %q\n", x.File)
+		if x.BaseImage != "" {
+			fmt.Fprintf(&b, "base_image = %q\n", x.BaseImage)
+		}
+		b.WriteString("\n")
+	}
+	if len(bundles) == 0 {
+		b.WriteString("[[bundle]]\nfile = \"update.sow\"\n# base_image = \"old.bin\"\n\n")
+	}
+	comment := strings.Map(func(r rune) rune {
+		if r < ' ' {
+			return -1
+		}
+		return r
+	}, applicationName)
+	return fmt.Sprintf(campaignText, name, name, application, comment, b.String())
+}
+
+const campaignText = `# Campaign %s. A line that is commented out shows the default.
+# See what it will cost, and whether it can work, with:  sower plan THIS_FILE
+
+# Also names the multicast group on the server.
+name = %q
+# %[4]s
+application = %[3]q
+# When to begin; now.
+# start = 2027-01-31T22:00:00Z
+# Share of the devices of a session that the first burst of parity is to complete. The rest is topped up.
+# target_percent = 99
+
+# Bundles made by "sower sign". Each device gets the one that costs least air and suits what it runs: a patch only
+# if the device is known to run its base, the full image otherwise. A patch says what it is against: by the image
+# itself, whose digest is compared, or by its versions, which are believed.
+%[5]s# [[bundle]]
+# file = "full.sow"
+# base_versions = []
+
+[devices]
+# All devices of the application, unless a line says otherwise. Conditions add up.
+# tags = { site = "north" }
+# list = []
+# versions = []
+# hardware = []
+# exclude = []
+
+# Waves follow one another. Each takes from the devices that are left, by percent of all (counted up to and with
+# this wave) or by count, or all that meet its conditions (tags, list, versions, hardware). Without any: one wave.
+[[wave]]
+name = "canary"
+percent = 5
+
+[[wave]]
+name = "all"
+percent = 100
+
+[radio]
+# Index of the downlink data rate, or "auto": from the link history of each device.
+# data_rate = "auto"
+# Bytes of the block in each fragment; 0: chosen, so that the code has no holes.
+# fragment_bytes = 0
+# Frequency of the multicast channel in Hz; 0: that of the second receive window.
+# frequency_hz = 0
+# Gateways that transmit; all that are online. One after the other sends each fragment, so fewer are faster.
+# gateways = []
+# Version of TS003, TS004 and TS005 of devices that have not told theirs: "v1" or "v2".
+# packages = "v2"
+
+[timing]
+# Longest usual time between two uplinks of a device. Everything that is asked of a device waits for one.
+# uplink_interval = "1h"
+
+[energy]
+# Current of the receiver and of the transmitter of a device, for the estimate of mAh.
+# receive_ma = 6.0
+# transmit_ma = 45.0
+`

@@ -1,0 +1,7 @@
+cmake_minimum_required(VERSION 3.16)
+project(consumer C)
+include(FetchContent)
+FetchContent_Declare(sower URL ${ARCHIVE})
+FetchContent_MakeAvailable(sower)
+add_executable(consumer main.c)
+target_link_libraries(consumer PRIVATE sower::sower)

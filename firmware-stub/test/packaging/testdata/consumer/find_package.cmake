@@ -1,0 +1,5 @@
+cmake_minimum_required(VERSION 3.16)
+project(consumer C)
+find_package(sower 0.1 REQUIRED)
+add_executable(consumer main.c)
+target_link_libraries(consumer PRIVATE sower::sower)

@@ -1,0 +1,287 @@
+package networkserver
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/brocaar/lorawan"
+	"github.com/chirpstack/chirpstack/api/go/v4/api"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// What the configuration provides can also be made through the API, as far as a client of a new server needs
+// it: applications, profiles, gateways, devices, root keys and ABP sessions.
+
+func (x applicationService) Create(_ context.Context, r *api.CreateApplicationRequest) (*api.CreateApplicationResponse, error) {
+	a := r.Application
+	if a == nil {
+		return nil, errMissing("application")
+	}
+	if err := x.s.knownTenant(a.TenantId); err != nil {
+		return nil, err
+	}
+	if a.Name == "" {
+		return nil, errNoName
+	}
+	app := &Application{ID: x.s.newID("application"), Name: a.Name}
+	x.s.apps = append(x.s.apps, app)
+	x.s.sortTables()
+	return &api.CreateApplicationResponse{Id: app.ID}, nil
+}
+
+// Delete takes everything that belongs to the application with it.
+func (x applicationService) Delete(_ context.Context, r *api.DeleteApplicationRequest) (*emptypb.Empty, error) {
+	id, err := parseUUID(r.Id)
+	if err != nil {
+		return nil, err
+	}
+	if x.s.app(id) == nil {
+		return nil, errNotFound(id)
+	}
+	for _, d := range slices.Clone(x.s.devices) {
+		if d.app.ID == id {
+			x.s.deleteDevice(d)
+		}
+	}
+	x.s.groups = slices.DeleteFunc(x.s.groups, func(g *group) bool { return g.conf.ApplicationId == id })
+	x.s.apps = slices.DeleteFunc(x.s.apps, func(a *Application) bool { return a.ID == id })
+	x.s.arm()
+	return &emptypb.Empty{}, nil
+}
+
+func (x profileService) Create(_ context.Context, r *api.CreateDeviceProfileRequest) (*api.CreateDeviceProfileResponse, error) {
+	p := r.DeviceProfile
+	if p == nil {
+		return nil, errMissing("device_profile")
+	}
+	if err := x.s.knownTenant(p.TenantId); err != nil {
+		return nil, err
+	}
+	if p.Name == "" {
+		return nil, errNoName
+	}
+	if p.Region != x.s.apiRegion() || p.SupportsClassC || p.SupportsClassB {
+		return nil, status.Errorf(codes.Unimplemented, "only class A profiles of %s are simulated", x.s.plan.Region)
+	}
+	profile := &DeviceProfile{
+		ID: x.s.newID("device profile"), Name: p.Name, FlushQueueOnActivate: p.FlushQueueOnActivate,
+		UplinkInterval: time.Duration(p.UplinkInterval) * time.Second,
+		ClockSync:      p.AppLayerParams.GetTs003Version(), ClockSyncPort: uint8(p.AppLayerParams.GetTs003FPort()),
+	}
+	x.s.profiles = append(x.s.profiles, profile)
+	x.s.sortTables()
+	return &api.CreateDeviceProfileResponse{Id: profile.ID}, nil
+}
+
+func (x profileService) Delete(_ context.Context, r *api.DeleteDeviceProfileRequest) (*emptypb.Empty, error) {
+	id, err := parseUUID(r.Id)
+	if err != nil {
+		return nil, err
+	}
+	if x.s.profile(id) == nil {
+		return nil, errNotFound(id)
+	}
+	for _, d := range slices.Clone(x.s.devices) {
+		if d.profile.ID == id {
+			x.s.deleteDevice(d)
+		}
+	}
+	x.s.profiles = slices.DeleteFunc(x.s.profiles, func(p *DeviceProfile) bool { return p.ID == id })
+	return &emptypb.Empty{}, nil
+}
+
+// Create makes a gateway that attaches by MQTT.
+func (x gatewayService) Create(_ context.Context, r *api.CreateGatewayRequest) (*emptypb.Empty, error) {
+	g := r.Gateway
+	if g == nil {
+		return nil, errMissing("gateway")
+	}
+	id, err := parseEUI(g.GatewayId)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.s.knownTenant(g.TenantId); err != nil {
+		return nil, err
+	}
+	if g.Name == "" {
+		return nil, errNoName
+	}
+	if x.s.gatewayByID(id) != nil {
+		return nil, x.s.errDuplicate("gateway", "gateway_id")
+	}
+	x.s.gateways = append(x.s.gateways, &gateway{Gateway: Gateway{ID: id, Name: g.Name}, created: x.s.world.Now()})
+	x.s.sortTables()
+	return &emptypb.Empty{}, nil
+}
+
+// Delete also takes what waits for the gateway out of the queues. What devices remember of it stays.
+func (x gatewayService) Delete(_ context.Context, r *api.DeleteGatewayRequest) (*emptypb.Empty, error) {
+	id, err := parseEUI(r.GatewayId)
+	if err != nil {
+		return nil, err
+	}
+	g := x.s.gatewayByID(id)
+	if g == nil {
+		return nil, errNotFound(id.String())
+	}
+	x.s.gateways = slices.DeleteFunc(x.s.gateways, func(other *gateway) bool { return other == g })
+	for _, group := range x.s.groups {
+		group.gateways = slices.DeleteFunc(group.gateways, func(other lorawan.EUI64) bool { return other == id })
+		group.queue = slices.DeleteFunc(group.queue, func(item *groupItem) bool { return item.gateway == id })
+	}
+	x.s.arm()
+	return &emptypb.Empty{}, nil
+}
+
+func (x deviceService) Create(_ context.Context, r *api.CreateDeviceRequest) (*emptypb.Empty, error) {
+	d := r.Device
+	if d == nil {
+		return nil, errMissing("device")
+	}
+	eui, err := parseEUI(d.DevEui)
+	if err != nil {
+		return nil, err
+	}
+	join, err := parseEUI(d.JoinEui)
+	if err != nil {
+		return nil, err
+	}
+	app, err := parseUUID(d.ApplicationId)
+	if err != nil {
+		return nil, err
+	}
+	profile, err := parseUUID(d.DeviceProfileId)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case d.Name == "":
+		return nil, errNoName
+	case x.s.byEUI[eui] != nil:
+		return nil, x.s.errDuplicate("device", "dev_eui")
+	case x.s.app(app) == nil || x.s.profile(profile) == nil:
+		return nil, x.s.errForeignKey("device")
+	}
+	x.s.addDevice(Device{EUI: eui, JoinEUI: join, Name: d.Name, Tags: d.Tags, Disabled: d.IsDisabled}, x.s.app(app), x.s.profile(profile))
+	x.s.sortTables()
+	return &emptypb.Empty{}, nil
+}
+
+func (x deviceService) Delete(_ context.Context, r *api.DeleteDeviceRequest) (*emptypb.Empty, error) {
+	d, err := x.s.device(r.DevEui)
+	if err != nil {
+		return nil, err
+	}
+	x.s.deleteDevice(d)
+	return &emptypb.Empty{}, nil
+}
+
+func (x deviceService) CreateKeys(_ context.Context, r *api.CreateDeviceKeysRequest) (*emptypb.Empty, error) {
+	k := r.DeviceKeys
+	if k == nil {
+		return nil, errMissing("device_keys")
+	}
+	d, err := x.s.device(k.DevEui)
+	if err != nil {
+		return nil, err
+	}
+	var keys Keys
+	for _, f := range []struct {
+		dst  []byte
+		text string
+	}{{keys.AppKey[:], k.NwkKey}, {keys.GenAppKey[:], k.GenAppKey}} {
+		if err := parseHex(f.dst, f.text); err != nil {
+			return nil, err
+		}
+	}
+	if d.Keys != nil {
+		return nil, x.s.errDuplicate("device_keys", "dev_eui")
+	}
+	d.Keys = &keys
+	return &emptypb.Empty{}, nil
+}
+
+// Activate gives a device a session as ABP does.
+func (x deviceService) Activate(_ context.Context, r *api.ActivateDeviceRequest) (*emptypb.Empty, error) {
+	a := r.DeviceActivation
+	if a == nil {
+		return nil, errMissing("device_activation")
+	}
+	d, err := x.s.device(a.DevEui)
+	if err != nil {
+		return nil, err
+	}
+	ses := &session{fCntUp: a.FCntUp, fCntDown: a.NFCntDown}
+	for _, f := range []struct {
+		dst  []byte
+		text string
+	}{{ses.addr[:], a.DevAddr}, {ses.nwkSKey[:], a.NwkSEncKey}, {ses.appSKey[:], a.AppSKey}} {
+		if err := parseHex(f.dst, f.text); err != nil {
+			return nil, err
+		}
+	}
+	x.s.activate(d, ses)
+	return &emptypb.Empty{}, nil
+}
+
+var errNoName = status.Error(codes.InvalidArgument, "Validation error: name is not set")
+
+// knownTenant is the authorisation of what belongs to a tenant, by an administrator's key: a tenant that does
+// not exist is noticed by the database.
+func (s *Server) knownTenant(text string) error {
+	id, err := parseUUID(text)
+	if err == nil && id != s.cfg.Tenant.ID {
+		err = s.errForeignKey("tenant")
+	}
+	return err
+}
+
+// addDevice puts a device into the tables, which the caller sorts.
+func (s *Server) addDevice(d Device, app *Application, profile *DeviceProfile) {
+	dev := &device{Device: d, app: app, profile: profile, nonces: map[lorawan.DevNonce]bool{}}
+	s.byEUI[d.EUI] = dev
+	s.devices = append(s.devices, dev)
+}
+
+func (s *Server) deleteDevice(d *device) {
+	s.forgetAddress(d)
+	delete(s.byEUI, d.EUI)
+	s.devices = slices.DeleteFunc(s.devices, func(other *device) bool { return other == d })
+	for _, g := range s.groups {
+		delete(g.devices, d.EUI)
+	}
+}
+
+// activate starts a session.
+func (s *Server) activate(d *device, ses *session) {
+	s.forgetAddress(d)
+	d.session = ses
+	s.byAddr[ses.addr] = append(s.byAddr[ses.addr], d)
+	if d.profile.FlushQueueOnActivate {
+		d.queue = nil
+	}
+}
+
+func (s *Server) forgetAddress(d *device) {
+	if d.session == nil {
+		return
+	}
+	addr := d.session.addr
+	s.byAddr[addr] = slices.DeleteFunc(s.byAddr[addr], func(other *device) bool { return other == d })
+	if len(s.byAddr[addr]) == 0 {
+		delete(s.byAddr, addr)
+	}
+}
+
+// sortTables restores the order of the tables.
+func (s *Server) sortTables() {
+	slices.SortStableFunc(s.apps, func(a, b *Application) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(s.profiles, func(a, b *DeviceProfile) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.gateways, func(a, b *gateway) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	slices.SortFunc(s.devices, func(a, b *device) int { return bytes.Compare(a.EUI[:], b.EUI[:]) })
+}
