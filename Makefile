@@ -39,6 +39,8 @@ run: firmware build ## a whole update on a simulated fleet (OLD=a.bin NEW=b.bin:
 	@bin/sower rehearse --firmware $(FIRMWARE) --out run/summary.json $(if $(OLD)$(NEW),--old "$(OLD)" --new "$(NEW)")
 
 test: firmware check ## everything that must hold, in minutes
+	@$(MAKE) -s -C firmware-stub/test/size
+	@$(MAKE) -s -C firmware-stub/test/cppcheck
 	@$(MAKE) -s -C firmware-stub/test/core test
 	@$(GO) test ./...
 	@$(GO) test -race ./engine/... ./integrations/... ./simulator/world ./simulator/radio ./simulator/fleet ./simulator/networkserver

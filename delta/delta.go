@@ -10,6 +10,7 @@
 package delta
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 )
@@ -27,7 +28,7 @@ var (
 )
 
 // MaxImage is the largest image, old or new, in bytes.
-const MaxImage = 16 << 20
+const MaxImage = 8 << 20
 
 // Params is what a decoder must know before the first byte of the stream. The manifest stores
 // Profile and Options in a byte each, RAMBytes/256 in one, ScratchBytes/64 in two and
@@ -86,10 +87,12 @@ func (p Params) Validate() error {
 		return fmt.Errorf("%w: scratch of %d bytes, want a multiple of 64 up to %d", ErrParams, p.ScratchBytes, 65535*64)
 	case p.RAMBytes%256 != 0 || p.RAMBytes > 255*256:
 		return fmt.Errorf("%w: memory of %d bytes, want a multiple of 256 up to %d", ErrParams, p.RAMBytes, 255*256)
-	case p.Profile != profileCopy:
+	case int(p.Profile) >= len(profiles):
 		return fmt.Errorf("%w: profile %d is unknown", ErrParams, p.Profile)
-	case p.Options != 0:
+	case p.Profile == profileStored && p.Options != 0, p.Options&^(optionWindow|optionThumb|optionCapacity) != 0:
 		return fmt.Errorf("%w: options 0x%02x are unknown to profile %d", ErrParams, p.Options, p.Profile)
+	case p.Options&optionCapacity != 0 && p.ScratchBytes != 0:
+		return fmt.Errorf("%w: options 0x%02x keep the map in memory, but there are %d bytes of scratch", ErrParams, p.Options, p.ScratchBytes)
 	}
 	return nil
 }
@@ -103,19 +106,44 @@ func Encode(old, new []byte, o Options) (Params, []byte, error) {
 	if len(new) > MaxImage {
 		return Params{}, nil, fmt.Errorf("%w: new image of %d bytes, at most %d", ErrParams, len(new), MaxImage)
 	}
-	p := Params{
-		Profile:  profileCopy,
-		BaseSize: uint32(len(old)),
-		NewSize:  uint32(len(new)),
-		RAMBytes: 512,
+	fit, err := layouts(o)
+	if err != nil {
+		return Params{}, nil, err
 	}
-	if o.RAM != 0 && o.RAM < p.RAMBytes {
-		return Params{}, nil, fmt.Errorf("%w: %d bytes of memory, the smallest profile needs %d", ErrBudget, o.RAM, p.RAMBytes)
+	s := search{o: o, old: old, new: pad(new), budget: o.Cycles}
+	if s.budget == 0 {
+		s.budget = DefaultCycles
 	}
-	stream := encodeCopy(old, new)
-	if o.Progress != nil {
-		o.Progress(1, 1)
+	s.params = Params{Profile: profileStored, BaseSize: uint32(len(old)), NewSize: uint32(len(new)),
+		RAMBytes: profileRAM[profileStored]}
+	s.stream = bytes.Clone(new)
+	var tries []Params
+	if len(fit) > 0 && len(new) > 0 {
+		p := Params{BaseSize: uint32(len(old)), NewSize: uint32(len(new))}
+		image := old
+		if len(old) == 0 {
+			image = new
+		}
+		base, votes := guessLinkBase(image)
+		if o.LinkBase != nil {
+			base = *o.LinkBase
+		}
+		if o.Arch == ArchNone || o.Arch == ArchAuto && votes < sureVotes {
+			tries = append(tries, p)
+		}
+		if o.Arch == ArchThumb || o.Arch == ArchAuto && votes >= minVotes {
+			p.Options, p.LinkBase = optionThumb, base
+			tries = append(tries, p)
+		}
 	}
+	s.total = len(tries) * (1 + len(fit)*2)
+	for _, p := range tries {
+		if err := s.arch(p, fit); err != nil {
+			return Params{}, nil, err
+		}
+	}
+	s.done = s.total
+	p, stream := s.params, s.stream
 	got, err := Decode(p, old, stream)
 	if err != nil {
 		return Params{}, nil, fmt.Errorf("verifying the new patch: %w", err)
@@ -135,5 +163,36 @@ func Decode(p Params, old, stream []byte) ([]byte, error) {
 	if uint32(len(old)) != p.BaseSize {
 		return nil, fmt.Errorf("%w: %d bytes, the patch was made for %d", ErrBase, len(old), p.BaseSize)
 	}
-	return decodeCopy(p, old, stream)
+	if p.Profile == profileStored {
+		if len(stream) != int(p.NewSize) {
+			return nil, fmt.Errorf("%w: %d bytes of stored image, want %d", ErrStream, len(stream), p.NewSize)
+		}
+		return bytes.Clone(stream), nil
+	}
+	c := newCodec(p, old, make([]byte, (p.NewSize+1)&^1), newDecoder(stream))
+	limit := int(p.ScratchBytes) / mapEntry
+	if k := p.Options & optionCapacity >> capacityShift; k != 0 {
+		limit = mapCapacity[k]
+	}
+	if err := c.run(nil, limit); err != nil {
+		return nil, err
+	}
+	if c.rc.at < len(stream) || c.rc.overrun() {
+		return nil, fmt.Errorf("%w: %d bytes, %d used", ErrStream, len(stream), c.rc.at)
+	}
+	return c.new[:p.NewSize], nil
+}
+
+// How many pointers to functions make an image perhaps, and surely, Thumb code.
+const (
+	minVotes  = 4
+	sureVotes = 40
+)
+
+// pad returns d with a zero byte more if its size is odd.
+func pad(d []byte) []byte {
+	if len(d)%2 != 0 {
+		return append(bytes.Clone(d), 0)
+	}
+	return d
 }

@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Install what the build needs beyond Go and gcc: the Arm cross compiler and the emulator, by apt. Says what it
+# Install what builds and tests need beyond Go and gcc, by apt: the Arm cross compiler, the emulator, checkers. Says what it
 # does and does it once; on another system it names what to install.
 set -euo pipefail
 
 declare -A package=(
 	[arm-none-eabi-gcc]=gcc-arm-none-eabi
 	[qemu-system-arm]=qemu-system-arm
+	[cppcheck]=cppcheck
+	[cmake]=cmake
+	[g++]=g++
+	[pkg-config]=pkg-config
 )
 
 missing=()

@@ -80,6 +80,7 @@ through ChirpStack, repairs, and proves what each device runs. Exit codes: 0 don
 		newFragmentCommand(),
 		newReassembleCommand(),
 		newRehearseCommand(),
+		newBenchCommand(),
 	)
 	for _, c := range append(root.Commands(), root) {
 		args := c.Args

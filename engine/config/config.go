@@ -393,10 +393,14 @@ func describe(v any) string {
 	return fmt.Sprintf("%v, a %T", v, v)
 }
 
-// nearest returns the known name that takes the fewest edits, or nothing if that is more than a third of it.
+// nearest returns the known name that begins with it or takes the fewest edits, or nothing if these are more than
+// a third of it.
 func nearest(name string, known []string) string {
 	best, least := "", len(name)/3+2
 	for _, k := range known {
+		if len(name) > 2 && strings.HasPrefix(k, name) {
+			return k
+		}
 		if d := distance(name, k); d < least {
 			best, least = k, d
 		}

@@ -22,7 +22,7 @@ const Automatic = -1
 const (
 	defaultLoss = 0.10
 	target      = 0.99
-	minParity   = 3    // v1 repairs a single loss by one row in 2.5
+	minParity   = 3 // v1 repairs a single loss by one row in 2.5
 	minPace     = 2 * time.Second
 	guard       = 5 * time.Second
 	fallbackSF  = 9  // without link history
@@ -169,7 +169,6 @@ func (in *Input) fleet() (fleet []fragmentation.Link, mean float64, err error) {
 // chooseRate returns the fastest LoRa data rate for which every device has margin, or one of moderate range
 // when nothing is known.
 func (in *Input) chooseRate() (int, error) {
-	floor := map[int]float64{7: -7.5, 8: -10, 9: -12.5, 10: -15, 11: -17.5, 12: -20} // dB, demodulator of the SX127x
 	worst := math.Inf(1)
 	for _, snr := range in.SNR {
 		worst = min(worst, snr)
@@ -185,7 +184,7 @@ func (in *Input) chooseRate() (int, error) {
 		}
 		toa := rate.TimeOnAir(64, airtime.Downlink)
 		// SNR is measured in the bandwidth of the uplink, 125 kHz.
-		need := floor[rate.SpreadingFactor] + 10*math.Log10(float64(rate.Bandwidth)/125e3) + margin
+		need := snrNeeded(rate.SpreadingFactor, rate.Bandwidth)
 		if len(in.SNR) == 0 && rate.SpreadingFactor != fallbackSF || len(in.SNR) > 0 && worst < need {
 			need = math.Inf(1)
 		}

@@ -60,7 +60,7 @@ uint32_t sow_core_arena_size(uint16_t nb_frag, uint8_t frag_size, uint32_t codec
 int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena, uint32_t arena_size);
 
 /* Begin a session; one that exists is replaced, an image waiting in slot B is lost. sow_core_work then erases the
- * download area and slot B page by page; a fragment that comes earlier waits for it. The same session again (a
+ * download area, and slot B where it must hold rows (struct sow_map), page by page; a fragment that comes earlier waits for it. The same session again (a
  * repeated request) is SOW_OK and loses nothing, unless it has stopped.
  * Refused with NO_RAM, NO_FLASH (also while slot B is needed: an install is pending, an image on trial),
  * INDEX_UNSUPPORTED, ALGO_UNSUPPORTED, SESSION_REPLAY, FLASH_IO, or the cause the consent callback gave. */

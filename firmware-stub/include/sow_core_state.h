@@ -29,11 +29,12 @@ struct sow_core {
         uint16_t detail;
         uint16_t tag;    /* marks the slots of this session; no two sessions in a row share one */
         uint8_t freeze;  /* freeze record in force, or the next one to use */
-        uint8_t zero[2];
+        uint8_t repair[2]; /* the page that is being made anew from its copy in scratch, 0: none */
     } at;
     uint8_t judge;     /* progress of the judgement of the manifest */
     uint8_t recheck;   /* cause to stop with unless a rotten slot explains it */
     uint8_t unit;      /* granule, at least a word */
+    uint8_t repairs;   /* pages made anew since the last reset */
     struct sow_session session;
     uint16_t lost;     /* columns: missing when the columns were frozen, or now while they are not */
     uint16_t rank;     /* rows held */
@@ -49,6 +50,7 @@ struct sow_core {
     uint32_t pos;      /* cursor of the work under way: page, slot, row or byte */
     uint32_t gps;      /* GPS seconds, 0 unknown */
     uint32_t version;  /* of the image in slot B, once its manifest is judged */
+    struct sow_region rows; /* where rows are held: behind the data slots, or slot B */
     struct sow_log log;
 };
 

@@ -93,11 +93,18 @@ struct sow_region {
     uint32_t size; /* bytes, whole pages */
 };
 
-/* Slot A and slot B have one size; an image and its MCUboot trailer fit one slot. */
+/* Slot A and slot B have one size; an image and its MCUboot trailer fit one slot.
+ *
+ * A session of M fragments of S bytes takes 6 (M/8 + 8) + (M + 8)(S + 8) bytes of the download area, each number
+ * rounded up to granules of at least 4 bytes. If another (M + 8)(M/8 + S + 8) bytes follow from the next page on,
+ * rows lie there, and slot B is neither erased nor written before the manifest has verified and the block has its
+ * digest. If not, rows borrow slot B: it is then erased when the session is set up and written when parity
+ * arrives, both before anything is verified. What lies there is of no use to the boot stub, which boots nothing
+ * from slot B but what a verified manifest describes; but an old image that was kept there is gone. */
 struct sow_map {
     struct sow_region slot_a;   /* executes from here, always */
-    struct sow_region slot_b;   /* receives the new image; FEC rows borrow it before the patch starts */
-    struct sow_region download; /* session header, fragments, spares */
+    struct sow_region slot_b;   /* receives the new image */
+    struct sow_region download; /* session header, fragments, spares, FEC rows */
     struct sow_region journal;  /* >= 2 pages: what the library must remember */
     struct sow_region boot;     /* >= 2 pages: the boot request and the progress of the swap, shared with the stub */
     struct sow_region scratch;  /* >= 1 page: swap pages, segment map of a patch */

@@ -13,8 +13,8 @@ uint32_t sow_core_arena_size(uint16_t nb_frag, uint8_t frag_size, uint32_t codec
     uint32_t row = bitmap + sow_align(frag_size, 16);
     uint32_t codec = codec_ram != 0 ? sow_align(sizeof(struct sow_patch), 8) + codec_ram : 0;
 
-    if (row < sow_align(sizeof(struct sow_sha256), 16))
-        row = sow_align(sizeof(struct sow_sha256), 16);
+    if (row < SOW_SCRATCH)
+        row = SOW_SCRATCH;
     row += 2 * bitmap;
     return row > codec ? row : codec;
 }
@@ -27,11 +27,11 @@ void sow_core_event(const struct sow_core *c, uint8_t step, uint8_t cause, uint1
         port->event(port->user, step, cause, detail);
 }
 
-static int write_phase(struct sow_core *c)
+int sow_core_save(struct sow_core *c)
 {
     struct sow_core_record r = c->at;
 
-    (void)sizeof(char[offsetof(struct sow_core_record, zero) + 2 == SOW_LOG_DATA ? 1 : -1]);
+    (void)sizeof(char[offsetof(struct sow_core_record, repair) + 2 == SOW_LOG_DATA ? 1 : -1]);
     r.flags &= SOW_FLAGS_KEPT;
     if (r.phase > SOW_CORE_STOP) /* of a phase in RAM: the flags have changed */
         r.phase = r.phase == SOW_CORE_HASH ? SOW_CORE_WRITE : SOW_CORE_COLLECT;
@@ -48,7 +48,7 @@ int sow_core_enter(struct sow_core *c, uint8_t phase)
             c->at.cause = SOW_CAUSE_OK;
             c->at.detail = 0;
         }
-        err = write_phase(c);
+        err = sow_core_save(c);
     }
     return err < 0 ? err : SOW_MORE;
 }
@@ -165,7 +165,7 @@ int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena,
     }
     sow_store_layout(c);
     if (c->at.phase == SOW_CORE_COLLECT)
-        return sow_fec_resume(c);
+        return sow_store_put_back(c) < 0 ? -SOW_CAUSE_FLASH_IO : sow_fec_resume(c);
     sow_store_find_spares(c);
     if (c->at.phase == SOW_CORE_READY || c->at.phase == SOW_CORE_INSTALL) {
         struct sow_manifest m;
@@ -243,6 +243,7 @@ int sow_core_session(struct sow_core *c, const struct sow_session *s)
     c->at.phase = SOW_CORE_NONE;
     c->at.flags = 0;
     c->at.freeze = 0;
+    memset(c->at.repair, 0, sizeof c->at.repair);
     c->at.tag = (uint16_t)(c->at.tag + 16u); /* room for the tags of rows */
     c->pos = 0;
     c->received = 0;
@@ -273,25 +274,27 @@ int sow_core_delete(struct sow_core *c, uint8_t index)
     if (c->at.phase == SOW_CORE_WRITE || c->at.phase == SOW_CORE_HASH || c->at.phase == SOW_CORE_READY ||
         c->at.phase == SOW_CORE_INSTALL || c->at.phase == SOW_CORE_ASK) {
         c->at.flags |= SOW_FLAG_DELETED; /* the block is complete and good: go on without the session */
-        return write_phase(c);
+        return sow_core_save(c);
     }
     return forget(c);
 }
 
-/* Erase the next page of the download area and slot B, or, to thaw, of slot B alone. */
+/* Erase the next page of the download area, and of slot B if it is to hold rows; or, to thaw, of the rows. */
 static int erase_slice(struct sow_core *c)
 {
     const struct sow_map *map = c->cfg->map;
-    uint32_t page = c->cfg->port->page, at = c->pos++ * page, addr = map->slot_b.addr + at;
-    uint32_t first = c->at.phase == SOW_CORE_ERASE ? map->download.size : 0;
+    const struct sow_region *r = &c->rows;
+    uint32_t at = c->pos++ * c->cfg->port->page;
     int err;
 
-    if (at < first)
-        addr = map->download.addr + at;
-    else
-        addr -= first;
-    if (at < first + map->slot_b.size) {
-        if (sow_flash_erase(c->cfg, addr) < 0)
+    if (c->at.phase == SOW_CORE_ERASE) {
+        if (at < map->download.size || r->addr != map->slot_b.addr)
+            r = &map->download;
+        else
+            at -= map->download.size;
+    }
+    if (at < r->size) {
+        if (sow_flash_erase(c->cfg, r->addr + at) < 0)
             return sow_core_stop(c, SOW_STEP_SETUP, SOW_CAUSE_FLASH_IO);
         return SOW_MORE;
     }
@@ -345,7 +348,7 @@ static int work_check(struct sow_core *c)
     return sow_core_enter(c, SOW_CORE_MIC);
 }
 
-static int work_ask(struct sow_core *c)
+static __attribute__((noinline)) int work_ask(struct sow_core *c)
 {
     struct sow_manifest m;
     int err = sow_manifest_read(c, &m);
@@ -392,7 +395,7 @@ int sow_core_work(struct sow_core *c)
         if (err < 0)
             return sow_core_stop(c, SOW_STEP_MANIFEST, (uint8_t)-err);
         c->at.flags |= SOW_FLAG_JUDGED;
-        return write_phase(c);
+        return sow_core_save(c);
     case SOW_CORE_SOLVE:
         return sow_fec_solve(c);
     case SOW_CORE_CHECK:

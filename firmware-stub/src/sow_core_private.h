@@ -65,7 +65,8 @@ static inline uint8_t *sow_row(const struct sow_core *c) { return c->arena + 2 *
 
 static inline uint8_t *sow_payload(const struct sow_core *c) { return c->arena + 3 * c->bitmap; }
 
-/* Digests in progress share the place of the row. */
+/* Digests in progress and a manifest being judged share the place of the row. */
+#define SOW_SCRATCH SOW_MANIFEST_SIZE
 static inline void *sow_scratch(const struct sow_core *c) { return sow_row(c); }
 
 static inline uint32_t sow_block_size(const struct sow_session *s)
@@ -78,6 +79,7 @@ void sow_store_layout(struct sow_core *c);
 uint32_t sow_store_size(const struct sow_core *c); /* of the download area */
 int sow_store_rows(struct sow_core *c); /* lay out rows for the columns lost; 0: they do not fit slot B */
 void sow_store_find_spares(struct sow_core *c);
+int sow_store_put_back(struct sow_core *c); /* finish the repair of a page that a reset has interrupted */
 int sow_slot_put(struct sow_core *c, uint16_t id, const uint8_t *body);
 /* Add the body of a slot to dst (may be NULL) and check it on the way. -SOW_CAUSE_FLASH_DECAY: it is not what
  * was written; dst is void then. */
@@ -108,6 +110,7 @@ int sow_write_fits(const struct sow_core *c, const struct sow_manifest *m);
 /* sow_core.c */
 int sow_core_stop(struct sow_core *c, uint8_t step, uint8_t cause);
 int sow_core_enter(struct sow_core *c, uint8_t phase); /* with a journal record where the phase has one */
+int sow_core_save(struct sow_core *c); /* the record of the phase */
 int sow_core_consent(struct sow_core *c, uint8_t phase, uint32_t seconds);
 void sow_core_event(const struct sow_core *c, uint8_t step, uint8_t cause, uint16_t detail);
 

@@ -11,6 +11,12 @@ static int all_erased(const struct sow_config *cfg, const uint8_t *p, uint32_t n
     return 1;
 }
 
+void sow_flash_idle(const struct sow_config *cfg)
+{
+    if (cfg->port->idle != 0)
+        cfg->port->idle(cfg->port->user);
+}
+
 int sow_flash_prog(const struct sow_config *cfg, uint32_t addr, const void *buf, uint32_t len)
 {
     const struct sow_port *port = cfg->port;
@@ -30,8 +36,7 @@ int sow_flash_erase(const struct sow_config *cfg, uint32_t addr)
 {
     const struct sow_port *port = cfg->port;
 
-    if (port->idle != 0)
-        port->idle(port->user);
+    sow_flash_idle(cfg);
     if (port->erase(port->user, addr, port->page) < 0 || !sow_flash_blank(cfg, addr, port->page))
         return -SOW_CAUSE_FLASH_IO;
     return SOW_OK;
@@ -56,10 +61,14 @@ int sow_flash_copy(const struct sow_config *cfg, uint32_t to, uint32_t from, uin
 {
     uint8_t buf[SOW_FLASH_CHUNK];
 
-    for (uint32_t at = 0; at < len; at += sizeof buf) {
-        if (sow_flash_read(cfg, from + at, buf, sizeof buf) < 0 ||
-            sow_flash_prog(cfg, to + at, buf, sizeof buf) < 0)
+    while (len != 0) {
+        uint32_t n = len < sizeof buf ? len : sizeof buf;
+
+        if (sow_flash_read(cfg, from, buf, n) < 0 || sow_flash_prog(cfg, to, buf, n) < 0)
             return -SOW_CAUSE_FLASH_IO;
+        from += n;
+        to += n;
+        len -= n;
     }
     return SOW_OK;
 }

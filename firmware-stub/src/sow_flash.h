@@ -19,6 +19,9 @@ static inline int sow_flash_read(const struct sow_config *cfg, uint32_t addr, vo
     return cfg->port->read(cfg->port->user, addr, buf, len) < 0 ? -SOW_CAUSE_FLASH_IO : SOW_OK;
 }
 
+/* Give the watchdog its due. */
+void sow_flash_idle(const struct sow_config *cfg);
+
 /* Program blank granules, but those that are to read as erased, and compare what they then read.
  * -SOW_CAUSE_FLASH_IO: they are unusable until erased. */
 int sow_flash_prog(const struct sow_config *cfg, uint32_t addr, const void *buf, uint32_t len);
@@ -29,7 +32,7 @@ int sow_flash_erase(const struct sow_config *cfg, uint32_t addr);
 /* 1 when every byte reads as erased. Says nothing about granules that an interrupted program left refusing. */
 int sow_flash_blank(const struct sow_config *cfg, uint32_t addr, uint32_t len);
 
-/* Copy a page to one that has been erased. */
+/* Copy whole granules to where it has been erased. */
 int sow_flash_copy(const struct sow_config *cfg, uint32_t to, uint32_t from, uint32_t len);
 
 /* The word at p, which is aligned to 4. */

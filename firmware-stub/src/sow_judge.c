@@ -22,13 +22,20 @@ int sow_manifest_read(const struct sow_core *c, struct sow_manifest *m)
 }
 
 /* The running image is the base of the patch? One slice; pos counts bytes of slot A. */
-static int judge_base(struct sow_core *c, const struct sow_manifest *m)
+static __attribute__((noinline)) int judge_base(struct sow_core *c)
 {
     const struct sow_region *slot = &c->cfg->map->slot_a;
     struct sow_sha256 *sha = sow_scratch(c);
     uint8_t digest[SOW_SHA256_SIZE];
-    uint32_t size, n = slice(c, m->base_size);
+    struct sow_manifest manifest, *m = &manifest;
+    uint32_t size, n;
+    int err = sow_manifest_read(c, m);
 
+    if (err < 0)
+        return err;
+    if (m->base_size == 0)
+        return SOW_DONE;
+    n = slice(c, m->base_size);
     if (c->pos == 0) {
         if (sow_image_header(c->cfg, slot, 0, &size, 0) < 0 || size != m->base_size)
             return -SOW_CAUSE_BASE_MISMATCH;
@@ -43,11 +50,16 @@ static int judge_base(struct sow_core *c, const struct sow_manifest *m)
     return memcmp(digest, m->base_digest, sizeof m->base_digest) != 0 ? -SOW_CAUSE_BASE_MISMATCH : SOW_DONE;
 }
 
-static int judge_fields(struct sow_core *c, const struct sow_manifest *m)
+/* Apart, so that all this is off the stack when the signature is verified. */
+static __attribute__((noinline)) int judge_fields(struct sow_core *c, const uint8_t *raw)
 {
     struct sow_boot_status boot;
-    int err;
+    struct sow_manifest manifest, *m = &manifest;
+    int err = sow_manifest_parse(m, raw);
 
+    if (err < 0)
+        return err;
+    c->version = m->version;
     if (m->flags != 0 || SOW_MANIFEST_SIZE + m->payload_size > sow_block_size(&c->session))
         return -SOW_CAUSE_MANIFEST_FORMAT;
     if ((err = sow_boot_read(c->cfg, &boot)) < 0 || (err = sow_manifest_for_us(c->cfg, m, boot.sequence)) < 0)
@@ -59,22 +71,19 @@ static int judge_fields(struct sow_core *c, const struct sow_manifest *m)
 
 int sow_judge(struct sow_core *c)
 {
-    uint8_t raw[SOW_MANIFEST_SIZE];
-    struct sow_manifest m;
+    uint8_t *raw = sow_scratch(c);
     int err;
 
-    if (sow_block_size(&c->session) < sizeof raw)
-        return -SOW_CAUSE_MANIFEST_FORMAT;
-    if ((err = sow_block_read(c, 0, raw, sizeof raw)) < 0 || (err = sow_manifest_parse(&m, raw)) < 0)
-        return err;
     if (c->judge != 0)
-        return judge_base(c, &m);
+        return judge_base(c);
     c->pos = 0;
-    if ((err = judge_fields(c, &m)) < 0 || (err = sow_manifest_verify(c->cfg, raw)) < 0)
+    if (sow_block_size(&c->session) < SOW_MANIFEST_SIZE)
+        return -SOW_CAUSE_MANIFEST_FORMAT;
+    if ((err = sow_block_read(c, 0, raw, SOW_MANIFEST_SIZE)) < 0 || (err = judge_fields(c, raw)) < 0 ||
+        (err = sow_manifest_verify(c->cfg, raw)) < 0)
         return err;
-    c->version = m.version;
     c->judge = 1;
-    return m.base_size != 0 ? SOW_MORE : SOW_DONE;
+    return SOW_MORE;
 }
 
 /* One slice of the payload digest; pos counts bytes of the payload. */

@@ -35,9 +35,8 @@ int sow_manifest_parse(struct sow_manifest *m, const uint8_t raw[SOW_MANIFEST_SI
     m->key_id = raw[10];
     m->profile = raw[38];
     m->options = raw[39];
-    memcpy(m->base_digest, raw + 40, sizeof m->base_digest);
-    memcpy(m->payload_digest, raw + 48, sizeof m->payload_digest);
-    memcpy(m->new_digest, raw + 64, sizeof m->new_digest);
+    /* The three digests, one after the other here as there. */
+    memcpy((uint8_t *)m + offsetof(struct sow_manifest, base_digest), raw + 40, SOW_MANIFEST_SIGNED - 40);
     return SOW_OK;
 }
 
@@ -64,15 +63,21 @@ static __attribute__((noinline)) void signed_hash(const uint8_t *raw, uint8_t ha
 
 int sow_manifest_verify(const struct sow_config *cfg, const uint8_t raw[SOW_MANIFEST_SIZE])
 {
-    const struct sow_key *keys = cfg->identity->keys;
+    const struct sow_key *key = cfg->identity->keys, *end = key + sizeof cfg->identity->keys / sizeof *key;
+    const struct sow_port *port = cfg->port;
+    const struct sow_p256_idle watchdog = {port->idle, port->user};
     const uint8_t *sig = raw + SOW_MANIFEST_SIGNED;
     uint8_t id = raw[10], hash[SOW_SHA256_SIZE];
+    int err;
 
     signed_hash(raw, hash);
-    if (cfg->port->verify != 0)
-        return cfg->port->verify(cfg->port->user, id, hash, sig) < 0 ? -SOW_CAUSE_SIGNATURE_BAD : SOW_OK;
-    for (uint32_t i = 0; i < sizeof cfg->identity->keys / sizeof *keys; i++)
-        if (id != 0 && keys[i].id == id)
-            return sow_p256_verify(keys[i].pub, hash, sig) == 0 ? SOW_OK : -SOW_CAUSE_SIGNATURE_BAD;
-    return -SOW_CAUSE_KEY_UNKNOWN;
+    if (port->verify != 0) {
+        err = port->verify(port->user, id, hash, sig);
+    } else {
+        while (key->id != id || id == 0)
+            if (++key == end)
+                return -SOW_CAUSE_KEY_UNKNOWN;
+        err = sow_p256_verify_idle(key->pub, hash, sig, &watchdog);
+    }
+    return err < 0 ? -SOW_CAUSE_SIGNATURE_BAD : SOW_OK;
 }

@@ -240,8 +240,9 @@ static void point_double(struct jacobian *a)
     sub(a->y, a->y, t);
 }
 
-/* a = a + q. Whoever chooses the key and the signature can make the sum hit every special case. */
-static void point_add(struct jacobian *a, const struct affine *q)
+/* a = a + q, but for a = q: then it leaves a alone and returns 1, for the caller to double. Whoever chooses the
+ * key and the signature can make the sum hit every special case. */
+static int point_add(struct jacobian *a, const struct affine *q)
 {
     num h, r, t;
 
@@ -250,7 +251,7 @@ static void point_add(struct jacobian *a, const struct affine *q)
         memcpy(a->y, q->y, sizeof a->y);
         memset(a->z, 0, sizeof a->z);
         sub_raw(a->z, a->z, field); /* 1 in Montgomery form */
-        return;
+        return 0;
     }
     mul(r, a->z, a->z);
     mul(h, r, q->x);
@@ -259,8 +260,7 @@ static void point_add(struct jacobian *a, const struct affine *q)
     mul(r, r, q->y);
     sub(r, r, a->y);
     if (is_zero(h) && is_zero(r)) {
-        point_double(a);
-        return;
+        return 1;
     }
     /* The sum of a point and its negative needs no case: h, and with it z, is zero. */
     mul(a->z, a->z, h);
@@ -275,6 +275,7 @@ static void point_add(struct jacobian *a, const struct affine *q)
     mul(t, t, r);
     mul(h, h, a->y);
     sub(a->y, t, h);
+    return 0;
 }
 
 static int in_order(const num a)
@@ -284,9 +285,17 @@ static int in_order(const num a)
 
 int sow_p256_verify(const uint8_t pub[64], const uint8_t hash[32], const uint8_t sig[64])
 {
+    static const struct sow_p256_idle none = {0, 0};
+
+    return sow_p256_verify_idle(pub, hash, sig, &none);
+}
+
+int sow_p256_verify_idle(const uint8_t pub[64], const uint8_t hash[32], const uint8_t sig[64],
+                         const struct sow_p256_idle *watchdog)
+{
     struct affine q;
     struct jacobian sum;
-    num r, u1, u2, t;
+    num u1, u2, t;
 
     load(q.x, pub);
     load(q.y, pub + 32);
@@ -302,9 +311,9 @@ int sow_p256_verify(const uint8_t pub[64], const uint8_t hash[32], const uint8_t
         return SOW_P256_BAD_KEY;
     }
 
-    load(r, sig);
+    load(u2, sig); /* r */
     load(t, sig + 32);
-    if (!in_order(r) || !in_order(t)) {
+    if (!in_order(u2) || !in_order(t)) {
         return SOW_P256_BAD_SIGNATURE;
     }
     montgomery_factor(u1, order);
@@ -312,16 +321,19 @@ int sow_p256_verify(const uint8_t pub[64], const uint8_t hash[32], const uint8_t
     invert_mod_order(t);
     load(u1, hash);
     mul_mod(u1, u1, t, order); /* out of Montgomery form by itself: hash and r never were in it */
-    mul_mod(u2, r, t, order);
+    mul_mod(u2, u2, t, order);
 
     memset(&sum, 0, sizeof sum);
     for (int i = 255; i >= 0; i--) {
-        point_double(&sum);
-        if (bit(u1, i)) {
-            point_add(&sum, &generator);
+        if (watchdog->idle != 0) {
+            watchdog->idle(watchdog->user);
         }
-        if (bit(u2, i)) {
-            point_add(&sum, &q);
+        point_double(&sum);
+        if (bit(u1, i) && point_add(&sum, &generator)) {
+            point_double(&sum);
+        }
+        if (bit(u2, i) && point_add(&sum, &q)) {
+            point_double(&sum);
         }
     }
     if (is_zero(sum.z)) {
@@ -333,11 +345,12 @@ int sow_p256_verify(const uint8_t pub[64], const uint8_t hash[32], const uint8_t
     mul(sum.z, sum.z, sum.z);
     montgomery_factor(u1, field);
     mul(u1, u1, sum.z);
+    load(u2, sig);
     do {
-        mul(t, r, u1);
+        mul(t, u2, u1);
         if (memcmp(t, sum.x, sizeof t) == 0) {
             return SOW_P256_VALID;
         }
-    } while (!add_raw(r, r, order) && is_below(r, field));
+    } while (!add_raw(u2, u2, order) && is_below(u2, field));
     return SOW_P256_BAD_SIGNATURE;
 }

@@ -20,4 +20,14 @@ enum sow_p256_code {
  * Uses at most 768 bytes of stack on a Cortex-M0+. Returns one of enum sow_p256_code. */
 int sow_p256_verify(const uint8_t pub[64], const uint8_t hash[32], const uint8_t sig[64]);
 
+struct sow_p256_idle {
+    void (*idle)(void *user); /* may be NULL */
+    void *user;
+};
+
+/* The same, with a call of idle at least every 4 million instructions of a Cortex-M0+, of the 22
+ * million that it takes in all. */
+int sow_p256_verify_idle(const uint8_t pub[64], const uint8_t hash[32], const uint8_t sig[64],
+                         const struct sow_p256_idle *watchdog);
+
 #endif

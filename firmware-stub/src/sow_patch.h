@@ -12,7 +12,7 @@
 
 #include <stdint.h>
 
-#define SOW_PATCH_MAX_IMAGE 0x1000000u // bytes, old or new
+#define SOW_PATCH_MAX_IMAGE 0x800000u // bytes, old or new
 
 enum sow_patch_code {
     SOW_PATCH_OK       = 0,

@@ -3,15 +3,20 @@
 
 #include "sow_core_private.h"
 
-/* The download area: freeze records, one slot per uncoded fragment, spares. Rows and their spares lie in slot B.
+/* The download area: freeze records, one slot per uncoded fragment, spares. Rows and their spares lie
+ * behind them if there is room for as many as there are fragments, from a page boundary on; else in slot B.
  *
  * A slot is a body padded to whole granules and a marker that is programmed after it: the checksum of the body
  * and the marker's second word, which is the slot id and a tag. Tags tell sessions apart, and the rows of
- * different frozen columns. A slot that is torn, or whose granules refuse, is replaced by a spare. */
+ * different frozen columns. A slot that is torn, or whose granules refuse, is replaced by a spare; when there is
+ * none left, the pages under it are made anew: what is sound in a page goes to scratch, the journal says so, the
+ * page is erased and filled again. A cut in between leaves the copy, and sow_core_open goes on from there. */
 
 #define MARKER 8u
 #define FREE 0xffffu
 #define USED 0xfffeu
+#define REPAIRS 64u       /* pages made anew between two resets: more of them is broken flash */
+#define IN_SLOT_B 0x8000u /* of a page under repair */
 
 static uint32_t pad(const struct sow_core *c, uint32_t n)
 {
@@ -25,13 +30,22 @@ static uint32_t marker_size(const struct sow_core *c)
 
 void sow_store_layout(struct sow_core *c)
 {
-    uint32_t m = c->session.nb_frag, marker;
+    uint32_t m = c->session.nb_frag, marker, used;
 
     c->unit = (uint8_t)(c->cfg->port->granule < 4 ? 4 : c->cfg->port->granule);
     marker = marker_size(c);
     c->bitmap = (uint16_t)sow_bitmap_size(m);
     c->fstride = (uint16_t)(c->bitmap + marker);
     c->stride = (uint16_t)(pad(c, c->session.frag_size) + marker);
+    /* For any loss whatever, so that where rows lie never depends on how many fragments were lost. */
+    used = sow_align(sow_store_size(c), c->cfg->port->page);
+    c->rows = c->cfg->map->download;
+    if (used + (m + SOW_CORE_SPARES) * (pad(c, (m + 7u) / 8u) + c->stride) <= c->rows.size) {
+        c->rows.addr += used;
+        c->rows.size -= used;
+    } else {
+        c->rows = c->cfg->map->slot_b;
+    }
 }
 
 uint32_t sow_store_size(const struct sow_core *c)
@@ -42,7 +56,7 @@ uint32_t sow_store_size(const struct sow_core *c)
 int sow_store_rows(struct sow_core *c)
 {
     c->rstride = (uint16_t)(pad(c, (c->lost + 7u) / 8u) + c->stride);
-    return (c->lost + SOW_CORE_SPARES) * c->rstride <= c->cfg->map->slot_b.size;
+    return (c->lost + SOW_CORE_SPARES) * c->rstride <= c->rows.size;
 }
 
 static uint32_t data_addr(const struct sow_core *c, uint32_t i)
@@ -52,7 +66,7 @@ static uint32_t data_addr(const struct sow_core *c, uint32_t i)
 
 static uint32_t row_addr(const struct sow_core *c, uint32_t k)
 {
-    return c->cfg->map->slot_b.addr + k * c->rstride;
+    return c->rows.addr + k * c->rstride;
 }
 
 static uint32_t spare_addr(const struct sow_core *c, uint32_t i, int row)
@@ -94,6 +108,7 @@ static int xor_at(const struct sow_core *c, uint32_t addr, uint16_t id, uint8_t 
 {
     uint32_t word = marker_word(c, id), check = 0, buf[SOW_FLASH_CHUNK / 4];
 
+    sow_flash_idle(c->cfg);
     for (uint32_t left = body_size(c, id); left != 0;) {
         uint32_t n = left < sizeof buf ? left : sizeof buf;
 
@@ -130,6 +145,77 @@ static int put_at(const struct sow_core *c, uint32_t addr, uint16_t id, const ui
     return sow_flash_prog(c->cfg, addr + n, marker, m);
 }
 
+/* The pages under repair are counted from 1, in the download area or in slot B. */
+static uint32_t under_repair(const struct sow_core *c)
+{
+    return c->at.repair[0] | (uint32_t)c->at.repair[1] << 8;
+}
+
+static int set_under_repair(struct sow_core *c, uint32_t page)
+{
+    c->at.repair[0] = (uint8_t)page;
+    c->at.repair[1] = (uint8_t)(page >> 8);
+    return sow_core_save(c);
+}
+
+static uint32_t scratch_page(const struct sow_core *c, uint32_t page)
+{
+    const struct sow_region *scratch = &c->cfg->map->scratch;
+
+    return scratch->addr + page * c->cfg->port->page % scratch->size;
+}
+
+int sow_store_put_back(struct sow_core *c)
+{
+    const struct sow_map *map = c->cfg->map;
+    uint32_t page = under_repair(c), size = c->cfg->port->page, addr;
+
+    if (page == 0)
+        return SOW_OK;
+    addr = (page & IN_SLOT_B) != 0 ? map->slot_b.addr : map->download.addr;
+    addr += ((page & ~IN_SLOT_B) - 1u) * size;
+    if (sow_flash_erase(c->cfg, addr) < 0 || sow_flash_copy(c->cfg, addr, scratch_page(c, page), size) < 0)
+        return -SOW_CAUSE_FLASH_IO;
+    return set_under_repair(c, 0);
+}
+
+/* Copy the part of that slot which lies in the page, if the slot is sound. */
+static int keep(const struct sow_core *c, uint16_t id, uint32_t page, uint32_t copy)
+{
+    uint32_t addr = slot_addr(c, id), from = addr, end = addr + body_size(c, id) + marker_size(c);
+
+    if (from < page)
+        from = page;
+    if (end > page + c->cfg->port->page)
+        end = page + c->cfg->port->page;
+    if (from >= end || xor_at(c, addr, id, 0) < 0)
+        return SOW_OK;
+    return sow_flash_copy(c->cfg, copy + (from - page), from, end - from);
+}
+
+/* Make the pages under a slot anew, without what is not sound in them. */
+static int repair(struct sow_core *c, uint16_t id)
+{
+    const struct sow_map *map = c->cfg->map;
+    uint32_t row = id & SOW_SLOT_ROW, size = c->cfg->port->page, count = row ? c->lost : c->session.nb_frag;
+    uint32_t in_b = row && c->rows.addr == map->slot_b.addr ? IN_SLOT_B : 0;
+    uint32_t base = in_b ? map->slot_b.addr : map->download.addr, at = slot_addr(c, id) - base;
+    uint32_t end = at + body_size(c, id) + marker_size(c);
+
+    for (at &= 0u - size; at < end; at += size) {
+        uint32_t page = (at / size + 1u) | in_b, copy = scratch_page(c, page);
+        int err = c->repairs++ < REPAIRS ? sow_flash_erase(c->cfg, copy) : -SOW_CAUSE_FLASH_IO;
+
+        for (uint32_t i = 0; i < count && err == SOW_OK; i++)
+            err = keep(c, (uint16_t)(row | i), base + at, copy);
+        for (uint32_t i = 0; i < SOW_FREEZES && err == SOW_OK && !row; i++)
+            err = keep(c, (uint16_t)(SOW_SLOT_FREEZE | i), base + at, copy);
+        if (err < 0 || set_under_repair(c, page) < 0 || sow_store_put_back(c) < 0)
+            return -SOW_CAUSE_FLASH_IO;
+    }
+    return SOW_OK;
+}
+
 int sow_slot_put(struct sow_core *c, uint16_t id, const uint8_t *body)
 {
     uint32_t i = 0;
@@ -149,7 +235,7 @@ int sow_slot_put(struct sow_core *c, uint16_t id, const uint8_t *body)
             return SOW_OK;
         }
     }
-    return -SOW_CAUSE_FLASH_IO;
+    return repair(c, id) < 0 ? -SOW_CAUSE_FLASH_IO : put_at(c, slot_addr(c, id), id, body);
 }
 
 /* What a spare place holds: an id, FREE or USED. */

@@ -51,6 +51,9 @@ type Config struct {
 	// Topic is the pattern of the event topics with the application id for %s.
 	// "application/%s/device/+/event/+"
 	Topic string
+	// Watch leaves no session at the broker: for those who listen beside a running engine. What happens while
+	// they are away is lost to them.
+	Watch bool
 
 	Timeout time.Duration // of one call and of the MQTT connection; 10 s
 	Log     *slog.Logger  // for what is not the engine's business; nowhere

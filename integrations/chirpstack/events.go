@@ -70,6 +70,9 @@ func (n *Network) Events(ctx context.Context, application string) (<-chan networ
 			OnPublishReceived:          []func(paho.PublishReceived) (bool, error){s.received},
 		},
 	}
+	if n.cfg.Watch {
+		cfg.ClientID, cfg.SessionExpiryInterval, cfg.CleanStartOnInitialConnection = n.watcher(), 0, true
+	}
 	session, cancel := context.WithCancel(ctx)
 	cm, err := autopaho.NewConnection(session, cfg)
 	if err != nil {

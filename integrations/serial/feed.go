@@ -54,7 +54,7 @@ const (
 	benchDR        = 5
 	windowTimeOut  = 15 // 2^15 s
 	interval       = 2  // seconds between fragments
-	resetEvery     = 40 // fragments, on average, with CutReset
+	resetsPerM     = 5  // with CutReset, on average: in the time that M fragments take
 )
 
 // feeder is one run of Feed.
@@ -313,7 +313,7 @@ func (f *feeder) feed(ctx context.Context) error {
 		if n > fragmentation.MaxIndex {
 			return f.why(fmt.Errorf("%w: all %d fragments are sent and the block is not complete", ErrDevice, f.res.Sent))
 		}
-		if f.opt.CutReset && f.rand.IntN(resetEvery) == 0 {
+		if f.opt.CutReset && f.rand.IntN(max(m/resetsPerM, 2)) == 0 {
 			if err := f.cut(ctx); err != nil {
 				return err
 			}

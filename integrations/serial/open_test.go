@@ -1,4 +1,4 @@
-//go:build goserial && linux
+//go:build linux
 
 package serial_test
 

@@ -19,7 +19,7 @@ func (s *Scenario) completeLoss() error {
 	}
 	foreign := func(field string, set bool, model string) error {
 		if set && l.Model != model {
-			return bad(field, "set", "to be left out: model %q does not use it, %q does", l.Model, model)
+			return bad(field, words("set"), "to be left out: model %q does not use it, %q does", l.Model, model)
 		}
 		return nil
 	}
@@ -55,7 +55,7 @@ func (s *Scenario) completeLoss() error {
 			l.LossBad = 1
 		}
 		if (l.Burst == 0) == (l.BurstTime == 0) {
-			return bad("loss", fmt.Sprintf("burst %v, burst_time %v", l.Burst, time.Duration(l.BurstTime)), "exactly one of burst and burst_time")
+			return bad("loss", words(fmt.Sprintf("burst %v, burst_time %v", l.Burst, time.Duration(l.BurstTime))), "exactly one of burst and burst_time")
 		}
 		for _, v := range []struct {
 			field string
@@ -92,7 +92,7 @@ func (s *Scenario) completeLoss() error {
 		return bad("loss.model", l.Model, "one of %q", models)
 	}
 	if (l.OutageEvery == 0) != (l.OutageFor == 0) {
-		return bad("loss", fmt.Sprintf("outage_every %v, outage_for %v", time.Duration(l.OutageEvery), time.Duration(l.OutageFor)), "both or neither")
+		return bad("loss", words(fmt.Sprintf("outage_every %v, outage_for %v", time.Duration(l.OutageEvery), time.Duration(l.OutageFor))), "both or neither")
 	}
 	if l.OutageEvery != 0 && (time.Duration(l.OutageFor) < time.Second || time.Duration(l.OutageEvery) < time.Second) {
 		return bad("loss.outage_for", time.Duration(l.OutageFor), "outages and pauses of at least 1s")

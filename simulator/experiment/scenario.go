@@ -149,6 +149,9 @@ func (e *FieldError) Error() string {
 	return fmt.Sprintf("experiment: %s = %s, want %s", e.Field, e.Value, e.Want)
 }
 
+// words is a value of a FieldError that is not quoted from the scenario.
+type words string
+
 func bad(field string, value any, format string, args ...any) error {
 	v := fmt.Sprint(value)
 	if s, ok := value.(string); ok {
@@ -170,7 +173,7 @@ type Point struct {
 func Points(text []byte) ([]Point, error) {
 	var doc map[string]any
 	if err := toml.Unmarshal(text, &doc); err != nil {
-		return nil, fmt.Errorf("experiment: scenario: %w", tomlError(err))
+		return nil, tomlError(err)
 	}
 	sweep := map[string]any{}
 	if v, ok := doc["sweep"]; ok {
@@ -188,10 +191,10 @@ func Points(text []byte) ([]Point, error) {
 	for k, l := range lists {
 		keys = append(keys, k)
 		if len(l) == 0 {
-			return nil, bad("sweep."+k, "[]", "at least one value")
+			return nil, bad("sweep."+k, words("[]"), "at least one value")
 		}
 		if total *= len(l); total > MaxPoints {
-			return nil, bad("sweep", fmt.Sprintf("%d points or more", total), "at most %d; split the sweep", MaxPoints)
+			return nil, bad("sweep", words(fmt.Sprintf("%d points or more", total)), "at most %d; split the sweep", MaxPoints)
 		}
 	}
 	sort.Strings(keys)
@@ -214,7 +217,7 @@ func Points(text []byte) ([]Point, error) {
 		}
 		d := toml.NewDecoder(bytes.NewReader(flat)).DisallowUnknownFields()
 		if err := d.Decode(&p.Scenario); err != nil {
-			return nil, fmt.Errorf("experiment: scenario: %w", tomlError(err))
+			return nil, tomlError(err)
 		}
 		if err := p.Scenario.complete(); err != nil {
 			if len(keys) > 0 {
@@ -229,7 +232,7 @@ func Points(text []byte) ([]Point, error) {
 	}
 	for _, p := range points {
 		if p.Scenario.Reps != points[0].Scenario.Reps || p.Scenario.Stop != points[0].Scenario.Stop {
-			return nil, bad("sweep", "reps or stop", "fields that leave the number of repetitions alone")
+			return nil, bad("sweep", words("reps or stop"), "fields that leave the number of repetitions alone")
 		}
 	}
 	return points, nil
@@ -274,13 +277,13 @@ func set(doc map[string]any, key string, value any) error {
 func tomlError(err error) error {
 	var strict *toml.StrictMissingError
 	if errors.As(err, &strict) && len(strict.Errors) > 0 {
-		return bad(strings.Join(strict.Errors[0].Key(), "."), "set", "a field that exists (see docs/simulate.md)")
+		return bad(strings.Join(strict.Errors[0].Key(), "."), words("set"), "a field that exists (see docs/simulate.md)")
 	}
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) && len(decode.Key()) > 0 {
-		return fmt.Errorf("%s: %w", strings.Join(decode.Key(), "."), err)
+		return fmt.Errorf("experiment: %s: %w", strings.Join(decode.Key(), "."), err)
 	}
-	return err
+	return fmt.Errorf("experiment: scenario: %w", err)
 }
 
 // complete fills in defaults and checks everything that can be checked without running.
@@ -349,7 +352,7 @@ func (s *Scenario) completeAir() error {
 	}
 	if a.DataRate == nil {
 		if region != airtime.EU868 {
-			return bad("air.data_rate", "", "a downlink data rate of %s", region)
+			return bad("air.data_rate", words("missing"), "a downlink data rate of %s", region)
 		}
 		a.DataRate = new(int)
 		*a.DataRate = 5
@@ -364,7 +367,7 @@ func (s *Scenario) completeAir() error {
 		return bad("block.fragment_bytes", b.FragmentBytes, "1..%d, what DR%d of %s carries beside %d bytes of TS004", largest, *a.DataRate, region, overhead)
 	}
 	if (b.Bytes == 0) == (b.Fragments == 0) {
-		return bad("block", fmt.Sprintf("%d fragments, %d bytes", b.Fragments, b.Bytes), "exactly one of fragments and bytes")
+		return bad("block", words(fmt.Sprintf("%d fragments, %d bytes", b.Fragments, b.Bytes)), "exactly one of fragments and bytes")
 	}
 	if b.Bytes < 0 {
 		return bad("block.bytes", b.Bytes, "1..%d", fragmentation.MaxIndex*b.FragmentBytes)

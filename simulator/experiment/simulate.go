@@ -258,13 +258,18 @@ func (s *Scenario) pingPeriod() time.Duration {
 	return time.Duration(airtime.PingPeriod(uint8(s.Air.Periodicity))) * airtime.PingSlotLength
 }
 
-// spacing is the time between the beginnings of two fragments when nothing else intervenes.
-func (s *Scenario) spacing() time.Duration {
-	d := time.Duration(s.Air.Interval)
-	if d == 0 {
-		ppm := int64(float64(s.Air.DutyCycle*1e6) + 0.5)
-		d = (s.fragmentAirtime()*1e6 + time.Duration(ppm-1)) / time.Duration(ppm)
+// interval is the least time between the beginnings of two fragments.
+func (s *Scenario) interval() time.Duration {
+	if s.Air.Interval != 0 {
+		return time.Duration(s.Air.Interval)
 	}
+	ppm := int64(float64(s.Air.DutyCycle*1e6) + 0.5)
+	return (s.fragmentAirtime()*1e6 + time.Duration(ppm-1)) / time.Duration(ppm)
+}
+
+// spacing is the usual time between them when nothing else intervenes.
+func (s *Scenario) spacing() time.Duration {
+	d := s.interval()
 	if s.Air.Class == "B" {
 		p := s.pingPeriod()
 		d = (d + p - 1) / p * p
@@ -274,19 +279,19 @@ func (s *Scenario) spacing() time.Duration {
 
 // clock says when fragments begin.
 type clock struct {
-	due     time.Duration // the earliest start of the next fragment
-	last    time.Duration // start of the last one; -1: none
-	idle    time.Duration // end of the last pause
-	spacing time.Duration
-	grid    time.Duration
-	toa     time.Duration
-	classB  bool
-	group   uint32
-	period  uint8
+	due      time.Duration // the earliest start of the next fragment
+	last     time.Duration // start of the last one; -1: none
+	idle     time.Duration // end of the last pause
+	interval time.Duration
+	grid     time.Duration
+	toa      time.Duration
+	classB   bool
+	group    uint32
+	period   uint8
 }
 
 func (sim *Simulator) newClock(rep int) clock {
-	return clock{last: -1, spacing: sim.s.spacing(), grid: time.Duration(sim.s.Air.Grid), toa: sim.toa, classB: sim.s.Air.Class == "B",
+	return clock{last: -1, interval: sim.s.interval(), grid: time.Duration(sim.s.Air.Grid), toa: sim.toa, classB: sim.s.Air.Class == "B",
 		group: uint32(radio.Hash(sim.s.Seed, uint64(rep), 'g')), period: uint8(sim.s.Air.Periodicity)}
 }
 
@@ -301,14 +306,9 @@ func (c *clock) next() time.Duration {
 		for at = airtime.NextPingSlot(c.group, at, c.period); !airtime.ClearOfBeacon(at, c.toa); {
 			at = airtime.NextPingSlot(c.group, at+1, c.period)
 		}
-		// A slot that is late in its beacon period must not make the next fragment wait for one more.
-		c.due = at + c.spacing - airtime.PingSlotLength
-		if c.spacing < c.toa+airtime.PingSlotLength {
-			c.due = at + c.toa
-		}
-	} else {
-		c.due += c.spacing
+		c.due = at
 	}
+	c.due += c.interval
 	c.last = at
 	return at
 }
@@ -322,6 +322,6 @@ func (c *clock) pause(d time.Duration) time.Duration {
 }
 
 // rewind forgets fragments after the one that began at last.
-func (c *clock) rewind(last time.Duration) { c.last, c.due = last, last+c.spacing }
+func (c *clock) rewind(last time.Duration) { c.last, c.due = last, last+c.interval }
 
 func (c *clock) end(toa time.Duration) time.Duration { return max(c.idle, c.last+toa) }

@@ -64,17 +64,51 @@ func BenchmarkSession(b *testing.B) {
 	}
 }
 
-func TestQuick(t *testing.T) {
-	for _, c := range []struct {
-		m, r int
-		p    float64
-	}{{100, 20, .1}, {100, 30, .1}, {210, 63, .2}, {231, 30, .1}, {50, 15, .1}, {384, 116, .1}} {
-		r := simulate(t, fmt.Sprintf("devices=50000\n[block]\nfragments=%d\n[loss]\np=%v\n[policy]\nparity=%d\n", c.m, c.p, c.r))
-		fmt.Println(c, share(r), r.Time, r.Sent)
+// BenchmarkTable counts building the table and comparing it with exact sessions, and then a fleet of twenty million.
+func BenchmarkTable(b *testing.B) {
+	const devices, reps = 5_000_000, 4
+	p := points(b, fmt.Sprintf("devices = %d\ndepth = \"table\"\n[block]\nfragments = 231\n[loss]\np = 0.1\n[policy]\nparity = 50\n", devices))[0]
+	best := math.Inf(1)
+	for b.Loop() {
+		t0 := cpuTime()
+		sim, err := NewSimulator(p, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		built := cpuTime()
+		for rep := range reps {
+			if _, err := sim.Run(rep); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if total := (cpuTime() - t0).Seconds(); total < best {
+			best = total
+			info, _ := sim.Table()
+			b.ReportMetric((built - t0).Seconds(), "build-s")
+			b.ReportMetric(info.Distance, "distance")
+			b.ReportMetric(info.Bound, "chance")
+		}
 	}
-	for _, pol := range []string{"fixed\"\nredundancy=0.3", "plan\"", "rateless\""} {
-		r := simulate(t, "[block]\nfragments=300\n[loss]\nmodel=\"beta\"\na=1\nb=9\n[uplink]\nloss=0.1\nretries=2\n[policy]\nname=\""+pol)
-		r.Done = nil
-		fmt.Printf("%s %+v\n", pol, r)
+	b.ReportMetric(devices*reps/best, "sessions/s")
+}
+
+// BenchmarkRealDecoders is a session of 50 kB to 1000 devices with real fragments and the real decoder.
+func BenchmarkRealDecoders(b *testing.B) {
+	sim, err := NewSimulator(points(b, "devices = 1000\ndepth = \"bytes\"\n[block]\nbytes = 50000\n[loss]\np = 0.1\n[policy]\nparity = 50\n")[0], nil)
+	if err != nil {
+		b.Fatal(err)
 	}
+	best := math.Inf(1)
+	deliveries := 0
+	for rep := 0; b.Loop(); rep++ {
+		t0 := cpuTime()
+		r, err := sim.Run(rep)
+		if err != nil {
+			b.Fatal(err)
+		}
+		best = min(best, (cpuTime() - t0).Seconds())
+		deliveries = r.Sent * r.Devices
+	}
+	b.ReportMetric(best, "cpu-s")
+	b.ReportMetric(float64(deliveries)/best, "deliveries/s")
 }

@@ -38,7 +38,7 @@ type Device struct {
 
 	// Forgotten by a reset.
 	groups   [maxGroups]*group
-	sessions [maxGroups]*radio.Window
+	sessions [maxGroups]*reception
 	uplinks  []modem.Up
 	ackNext  bool // a confirmed downlink waits for its acknowledgement
 	pullNext bool // the network has more for us
@@ -137,13 +137,13 @@ func (d *Device) turn(m modem.Message) {
 	d.hand(modem.Frame{Type: modem.Type(raw[1]), Payload: raw[4 : len(raw)-2]}, awaited)
 }
 
-// down hands a downlink to the application. It is what a simulation spends its time on, hence without the
+// down hands a downlink to the application, at a GPS time that is the present. It is what a simulation spends its time on, hence without the
 // frame that [modem.Append] would put around the payload.
-func (d *Device) down(port, group uint8, data []byte) {
+func (d *Device) down(gps time.Duration, port, group uint8, data []byte) {
 	if !d.running() {
 		return
 	}
-	p := binary.LittleEndian.AppendUint64(d.f.scratch[:0], d.now())
+	p := binary.LittleEndian.AppendUint64(d.f.scratch[:0], uint64((gps+d.clock)/time.Millisecond))
 	p = append(append(p, port, group), data...)
 	d.f.scratch = p
 	d.hand(modem.Frame{Type: modem.TypeDown, Payload: p}, false)
@@ -292,11 +292,9 @@ func (d *Device) obey(m modem.Message) error {
 
 // forget drops what a reset drops.
 func (d *Device) forget() {
-	for id, w := range d.sessions {
-		if w != nil {
-			d.station.Close(w)
-		}
-		d.sessions[id], d.groups[id] = nil, nil
+	for id := range d.sessions {
+		d.cancelSession(uint8(id))
+		d.groups[id] = nil
 	}
 	if d.timer != nil {
 		d.timer.Cancel()

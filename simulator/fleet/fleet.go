@@ -1,5 +1,5 @@
-// Package fleet simulates end devices: the LoRaWAN 1.0.4 class A MAC, multicast class C sessions and the radio
-// in Go, and above them an application that speaks the modem protocol (docs/spec/modem.md): the device library
+// Package fleet simulates end devices: the LoRaWAN 1.0.4 class A MAC, multicast sessions of classes B and C and
+// the radio in Go, and above them an application that speaks the modem protocol (docs/spec/modem.md): the device library
 // compiled for the host, the firmware on an emulated processor, or a model in Go.
 //
 // A device acts in three situations only, each an event of package world: its clock reaches the instant the
@@ -12,8 +12,8 @@
 // sessions and receive windows are gone until the application sets them again; the first frame of a group set
 // again may have any counter of the group's range.
 //
-// Not modelled: ADR and other MAC commands, repeated transmissions, duty-cycle limits of devices, class B,
-// LoRaWAN 1.1, drift of the device clock.
+// Not modelled: ADR and other MAC commands, repeated transmissions, duty-cycle limits of devices,
+// beacons that are lost, unicast of class B, LoRaWAN 1.1, drift of the device clock.
 package fleet
 
 import (
@@ -64,6 +64,7 @@ type DeviceConfig struct {
 	DataRate    int               // of uplinks
 	ClockOffset time.Duration     // by how much the clock of the device is ahead of GPS time, plus up to 1 s; may be negative
 	PowerUp     time.Duration     // after the world's present time
+	DevNonce    uint16            // used last; a server refuses every nonce that it has seen
 	App         App
 }
 
@@ -134,7 +135,7 @@ func (f *Fleet) Add(cfg DeviceConfig) (*Device, error) {
 	case airtime.GPS(now)+cfg.ClockOffset < 0:
 		return nil, fmt.Errorf("fleet: device %s: clock offset %s puts the clock before the GPS epoch", cfg.EUI, cfg.ClockOffset)
 	}
-	d := &Device{f: f, cfg: cfg, limit: limit}
+	d := &Device{f: f, cfg: cfg, limit: limit, devNonce: cfg.DevNonce}
 	d.clock = cfg.ClockOffset + time.Duration(radio.Hash(d.id(), 0)%uint64(time.Second))
 	d.turnaround = time.Millisecond + time.Duration(radio.Hash(d.id(), 1)%uint64(time.Millisecond))
 	if d.station, err = f.cfg.Medium.NewStation(cfg.EUI, d); err != nil {

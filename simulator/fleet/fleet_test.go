@@ -99,6 +99,7 @@ type bench struct {
 	failed  error
 
 	mute   bool // does not answer join requests
+	deaf   bool // does not look at uplinks at all
 	nonces []lorawan.DevNonce
 	nwk    lorawan.AES128Key
 	appS   lorawan.AES128Key
@@ -136,6 +137,9 @@ func newBench(t *testing.T, app *script, change func(*fleet.DeviceConfig)) *benc
 }
 
 func (b *bench) hear(f radio.Frame) {
+	if b.deaf {
+		return
+	}
 	var phy lorawan.PHYPayload
 	if err := phy.UnmarshalBinary(f.Payload); err != nil {
 		b.t.Fatal(err)
@@ -354,6 +358,77 @@ func TestMulticastSession(t *testing.T) {
 	}
 }
 
+// Devices share the work on a frame, not its meaning: who has another key, or expects another counter, judges it for
+// itself.
+func TestFrameIsJudgedByEachDevice(t *testing.T) {
+	b := newBench(t, &script{boot: grouped(0)}, nil)
+	b.deaf = true // nobody has to join to listen
+	var apps []*script
+	for i, change := range []func(*modem.SetMcGroup){
+		func(g *modem.SetMcGroup) { g.NwkSKey = mcApp },
+		func(g *modem.SetMcGroup) { g.AppSKey = mcNwk },
+		func(g *modem.SetMcGroup) { g.MinFCnt, g.MaxFCnt = 1<<16, 1<<17 }, // the MIC holds the counter's upper half
+		func(g *modem.SetMcGroup) { g.ID = 3 },
+	} {
+		boot := grouped(0)
+		g := boot[0].(modem.SetMcGroup)
+		change(&g)
+		boot[0] = g
+		apps = append(apps, &script{boot: boot})
+		if _, err := b.fleet.Add(fleet.DeviceConfig{EUI: lorawan.EUI64{9, byte(i)}, JoinEUI: joinEUI, AppKey: appKey, DataRate: 5, App: apps[i]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.multicast(65*time.Second, 3, "for some", mcNwk)
+	b.multicast(66*time.Second, 4, "again", mcNwk)
+	b.run(70 * time.Second)
+	downs := func(s *script) string {
+		var out []string
+		for _, turn := range s.turns {
+			if strings.HasPrefix(turn, "down") {
+				out = append(out, turn)
+			}
+		}
+		return strings.Join(out, ", ")
+	}
+	if got := downs(b.app); got != "down 2 201 for some, down 2 201 again" {
+		t.Errorf("the device with the right keys heard %q", got)
+	}
+	if got := downs(apps[0]); got != "" {
+		t.Errorf("with another NwkSKey: %q", got)
+	}
+	if got := downs(apps[1]); strings.Count(got, "down 2 201") != 2 || strings.Contains(got, "for some") {
+		t.Errorf("with another AppSKey: %q, want two frames that make no sense", got)
+	}
+	if got := downs(apps[2]); got != "" {
+		t.Errorf("with another range of counters: %q", got)
+	}
+	if got := downs(apps[3]); got != "down 3 201 for some, down 3 201 again" {
+		t.Errorf("with another group id: %q", got)
+	}
+}
+
+// A class B session hears in the ping slots of the group only, whatever the clock of the device shows, and only
+// between start and end.
+func TestClassBSession(t *testing.T) {
+	const periodicity = 4
+	for _, offset := range []time.Duration{0, 30 * time.Second} {
+		boot := grouped(offset)
+		boot[1] = modem.Session{ID: 2, Class: 'B', Periodicity: periodicity, DR: mcDR, Frequency: mcFreq, Start: clock(60*time.Second + offset), End: clock(400*time.Second + offset)}
+		b := newBench(t, &script{boot: boot}, func(c *fleet.DeviceConfig) { c.ClockOffset = offset })
+		slot := func(after time.Duration) time.Duration {
+			return airtime.UTC(airtime.NextPingSlot(mcAddr, airtime.GPS(epoch.Add(after)), periodicity)).Sub(epoch)
+		}
+		b.multicast(slot(30*time.Second), 3, "too early", mcNwk)
+		b.multicast(slot(70*time.Second), 4, "first", mcNwk)
+		b.multicast(slot(75*time.Second)+500*time.Millisecond, 5, "beside", mcNwk)
+		b.multicast(slot(250*time.Second), 6, "two periods later", mcNwk)
+		b.multicast(slot(410*time.Second), 7, "too late", mcNwk)
+		b.run(10 * time.Minute)
+		b.want("turns", b.app.turns, "power up", "link true 242", "down 2 201 first", "down 2 201 two periods later")
+	}
+}
+
 func TestSessionIsCancelledAndGroupDeleted(t *testing.T) {
 	app := &script{boot: append(grouped(0), modem.Up{Port: 2, Data: []byte("up")})}
 	b := newBench(t, app, nil)
@@ -493,7 +568,8 @@ func TestBrokenApplicationStopsTheDeviceOnly(t *testing.T) {
 		"frame after idle":     {&script{boot: []modem.Message{idle}}, "IDLE_UNTIL must be the last"},
 		"group out of range":   {&script{boot: []modem.Message{modem.SetMcGroup{ID: 4, Defined: true}}}, "group 4, want 0..3"},
 		"session out of range": {&script{boot: []modem.Message{modem.Session{ID: 9, Class: 'C', Start: 1, End: 2}}}, "group 9, want 0..3"},
-		"class B":              {&script{boot: []modem.Message{modem.Session{ID: 0, Class: 'B', Start: 1, End: 2}}}, "class 'B'"},
+		"class D":              {&script{boot: []modem.Message{modem.Session{ID: 0, Class: 'D', Start: 1, End: 2}}}, "class 'D'"},
+		"class B, no group":    {&script{boot: []modem.Message{modem.Session{ID: 0, Class: 'B', Start: 1, End: 2}}}, "group defined: false"},
 		"data rate":            {&script{boot: []modem.Message{modem.Session{ID: 0, Class: 'C', DR: 14, Start: 1, End: 2}}}, "DR14"},
 		"frame of the host":    {&script{boot: []modem.Message{modem.Tick{Time: 1}}}, "does not send"},
 	} {
@@ -593,11 +669,11 @@ func BenchmarkMulticast(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		at += 2 * time.Second
+		at += 500 * time.Millisecond
 		if err := g.Transmit(radio.Frame{Payload: raw, Frequency: mcFreq, DataRate: mcDR}, epoch.Add(at)); err != nil {
 			b.Fatal(err)
 		}
-		if err := w.Run(b.Context(), epoch.Add(at+time.Second)); err != nil {
+		if err := w.Run(b.Context(), epoch.Add(at+450*time.Millisecond)); err != nil {
 			b.Fatal(err)
 		}
 		fCnt++

@@ -4,12 +4,14 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/brocaar/lorawan"
 
 	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/firmware-stub/device/modem"
 	"github.com/sower-fuota/sower/simulator/radio"
+	"github.com/sower-fuota/sower/simulator/world"
 )
 
 // group is a multicast group of the device.
@@ -43,7 +45,7 @@ func (d *Device) setGroup(m modem.SetMcGroup) error {
 	return nil
 }
 
-// setSession opens a class C window, or cancels it.
+// setSession opens the windows of a class B or C session, or cancels it.
 func (d *Device) setSession(m modem.Session) error {
 	if m.ID >= maxGroups {
 		return fmt.Errorf("SESSION of group %d, want 0..%d", m.ID, maxGroups-1)
@@ -52,24 +54,63 @@ func (d *Device) setSession(m modem.Session) error {
 	if m.Start >= m.End {
 		return nil
 	}
-	if m.Class != 'C' {
-		return fmt.Errorf("SESSION of class %q, which is not simulated", m.Class)
-	}
 	if _, err := d.f.cfg.Medium.Plan().MaxPayload(int(m.DR), airtime.Downlink); err != nil {
 		return fmt.Errorf("SESSION: %w", err)
 	}
-	d.sessions[m.ID] = d.station.Listen(radio.Window{
-		From: d.instant(m.Start), Until: d.instant(m.End),
-		Frequency: m.Frequency, DataRate: int(m.DR), Priority: priorityClassC,
-	})
+	ses := &reception{}
+	d.sessions[m.ID] = ses
+	from, until := d.instant(m.Start), d.instant(m.End)
+	switch m.Class {
+	case 'C':
+		ses.windows = append(ses.windows, d.station.Listen(radio.Window{
+			From: from, Until: until, Frequency: m.Frequency, DataRate: int(m.DR), Priority: priorityClassC,
+		}))
+	case 'B':
+		if m.Periodicity > 7 || d.groups[m.ID] == nil {
+			return fmt.Errorf("SESSION of class B with periodicity %d, group defined: %v; want 0..7 and a group", m.Periodicity, d.groups[m.ID] != nil)
+		}
+		d.pingSlots(ses, m, d.groups[m.ID].Addr, max(airtime.GPS(from), airtime.GPS(d.f.cfg.World.Now())), airtime.GPS(until))
+	default:
+		return fmt.Errorf("SESSION of class %q, want B or C", m.Class)
+	}
 	return nil
 }
 
-func (d *Device) cancelSession(id uint8) {
-	if w := d.sessions[id]; w != nil {
-		d.station.Close(w)
-		d.sessions[id] = nil
+// reception is a session that is open: a window of class C, or the ping slots of the present beacon period.
+type reception struct {
+	windows []*radio.Window
+	next    *world.Event // the next beacon
+}
+
+// pingSlots opens the ping slots of one beacon period, from the GPS time on, and comes back with the next beacon.
+// Beacons keep the device to the time of the network, whatever its own clock shows.
+func (d *Device) pingSlots(r *reception, m modem.Session, addr uint32, from, until time.Duration) {
+	r.windows = r.windows[:0]
+	next := airtime.BeaconStart(from) + airtime.BeaconPeriod
+	for slot := airtime.NextPingSlot(addr, from, m.Periodicity); slot < min(next, until); slot = airtime.NextPingSlot(addr, slot+1, m.Periodicity) {
+		r.windows = append(r.windows, d.station.Listen(radio.Window{
+			From: airtime.UTC(slot), Until: airtime.UTC(slot + airtime.PingSlotLength),
+			Frequency: m.Frequency, DataRate: int(m.DR), Priority: priorityClassC,
+		}))
 	}
+	r.next = nil
+	if next < until {
+		r.next = d.f.cfg.World.At(airtime.UTC(next), "beacon", func() { d.pingSlots(r, m, addr, next, until) })
+	}
+}
+
+func (d *Device) cancelSession(id uint8) {
+	r := d.sessions[id]
+	if r == nil {
+		return
+	}
+	for _, w := range r.windows {
+		d.station.Close(w)
+	}
+	if r.next != nil {
+		r.next.Cancel()
+	}
+	d.sessions[id] = nil
 }
 
 // multicast takes a frame of a group.
@@ -92,7 +133,7 @@ func (d *Device) multicast(f radio.Frame) {
 		d.mu.Lock()
 		d.stats.Multicasts++
 		d.mu.Unlock()
-		d.down(o.port, g.ID, v.data)
+		d.down(o.clock(f.End), o.port, g.ID, v.data)
 		d.kick()
 		return
 	}
@@ -107,6 +148,16 @@ type opened struct {
 	low     uint16 // of the counter
 	port    uint8
 	views   []view
+	end     time.Time // of the transmission for which gps is
+	gps     time.Duration
+}
+
+// clock is the GPS time of the end of a transmission.
+func (o *opened) clock(end time.Time) time.Duration {
+	if o.end != end {
+		o.end, o.gps = end, airtime.GPS(end)
+	}
+	return o.gps
 }
 
 // view is a frame as the holders of a group's keys see it who expect the same upper half of the counter. Its MIC

@@ -9,6 +9,7 @@ import (
 
 	"github.com/brocaar/lorawan"
 
+	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/firmware-stub/device/modem"
 	"github.com/sower-fuota/sower/simulator/radio"
 	"github.com/sower-fuota/sower/simulator/world"
@@ -335,7 +336,7 @@ func (d *Device) unicast(phy lorawan.PHYPayload) {
 	d.heard()
 	if mac.FPort != nil && *mac.FPort > 0 {
 		if data, err := decrypt(phy, mac, ses.appSKey); err == nil {
-			d.down(*mac.FPort, modem.Unicast, data)
+			d.down(airtime.GPS(d.f.cfg.World.Now()), *mac.FPort, modem.Unicast, data)
 		}
 	}
 	d.kick()

@@ -52,6 +52,11 @@ type Config struct {
 	JSON     bool            // messages are JSON, else protobuf
 	QoS      byte            // of events: 0, or 1 to wait for the broker each time
 
+	// Downlink, if it is not nil, sees every downlink when it arrives and decides what becomes of it: with a status
+	// other than OK the gateway refuses it, and with silent it does not acknowledge it either way. It is called in
+	// a world event.
+	Downlink func(id lorawan.EUI64, m *gw.DownlinkFrame) (status gw.TxAckStatus, silent bool)
+
 	StatsInterval time.Duration // 0: 30 s
 	Log           *slog.Logger  // nil discards
 }
@@ -62,6 +67,7 @@ type Attachment struct {
 	gateways map[string]*radio.Gateway
 	// Two connections: a broker may refuse, or forget, a packet identifier that both directions use at once.
 	events   *autopaho.ConnectionManager
+	mute     bool
 	commands *autopaho.ConnectionManager
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -163,7 +169,9 @@ func (a *Attachment) subscribe(c *autopaho.ConnectionManager) error {
 	return err
 }
 
-func (a *Attachment) topic(id, what string) string { return a.cfg.Region + "/gateway/" + id + "/" + what }
+func (a *Attachment) topic(id, what string) string {
+	return a.cfg.Region + "/gateway/" + id + "/" + what
+}
 
 // Airtime returns how long and how often a gateway has transmitted; zero for one that is not attached.
 func (a *Attachment) Airtime(id lorawan.EUI64) (time.Duration, int) {
@@ -172,6 +180,10 @@ func (a *Attachment) Airtime(id lorawan.EUI64) (time.Duration, int) {
 	}
 	return 0, 0
 }
+
+// SetReporting makes the gateways stop and start again to report that they are there. It is called in a world event
+// or while the world rests.
+func (a *Attachment) SetReporting(on bool) { a.mute = !on }
 
 // Close disconnects. The gateways stay on the medium and hear to no effect.
 func (a *Attachment) Close() {
@@ -210,6 +222,9 @@ func (a *Attachment) stats(id lorawan.EUI64) {
 	}
 	now := a.cfg.World.Now()
 	a.cfg.World.At(now.Add(a.cfg.StatsInterval), "gateway statistics", func() { a.stats(id) })
+	if a.mute {
+		return
+	}
 	_, emitted := a.gateways[id.String()].Airtime()
 	a.publish(id.String(), "stats", &gw.GatewayStats{GatewayId: id.String(), Time: timestamppb.New(now), TxPacketsEmitted: uint32(emitted)})
 }
@@ -268,16 +283,26 @@ func (a *Attachment) receive(p paho.PublishReceived) (bool, error) {
 // command programs the first item of a downlink that the gateway can send, and acknowledges all of them.
 func (a *Attachment) command(id string, m *gw.DownlinkFrame) {
 	ack := &gw.DownlinkTxAck{GatewayId: id, DownlinkId: m.DownlinkId}
-	done := false
+	done, silent, refuse := false, false, gw.TxAckStatus_OK
+	if a.cfg.Downlink != nil {
+		var eui lorawan.EUI64
+		if err := eui.UnmarshalText([]byte(id)); err == nil {
+			refuse, silent = a.cfg.Downlink(eui, m)
+		}
+	}
 	for _, item := range m.Items {
 		status := gw.TxAckStatus_IGNORED
-		if !done {
+		if refuse != gw.TxAckStatus_OK {
+			status = refuse
+		} else if !done {
 			status = a.program(a.gateways[id], item, m.DownlinkId)
 			done = status == gw.TxAckStatus_OK
 		}
 		ack.Items = append(ack.Items, &gw.DownlinkTxAckItem{Status: status})
 	}
-	a.publish(id, "ack", ack)
+	if !silent {
+		a.publish(id, "ack", ack)
+	}
 }
 
 func (a *Attachment) program(g *radio.Gateway, item *gw.DownlinkFrameItem, downlink uint32) gw.TxAckStatus {

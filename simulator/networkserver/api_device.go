@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/sower-fuota/sower/simulator/radio"
 )
 
 type deviceService struct {
@@ -228,34 +230,49 @@ func (x deviceService) GetQueue(_ context.Context, r *api.GetDeviceQueueItemsReq
 	return resp, nil
 }
 
-// metrics counts uplinks per hour.
+// metrics counts uplinks per hour and per day (UTC). An hour is forgotten two days after its last uplink, a day two
+// months after.
 type metrics struct {
-	hours []hour // in order
+	hours, days []bucket // in order
 }
 
-type hour struct {
+type bucket struct {
 	start time.Time
+	last  time.Time // uplink
 	count int
 	rssi  int
 	snr   float32
-	byDR  map[int]int
-	byHz  map[uint32]int
+	byDR  [16]int
+	byHz  []int // by index of the channel
 }
 
-func (m *metrics) add(now time.Time, r *reception) {
-	start := now.UTC().Truncate(time.Hour)
-	if n := len(m.hours); n == 0 || !m.hours[n-1].start.Equal(start) {
-		m.hours = append(m.hours, hour{start: start, byDR: map[int]int{}, byHz: map[uint32]int{}})
+func (m *metrics) add(now time.Time, plan *radio.Plan, r *reception) {
+	for _, list := range []struct {
+		buckets *[]bucket
+		length  time.Duration
+	}{{&m.hours, time.Hour}, {&m.days, 24 * time.Hour}} {
+		start := now.UTC().Truncate(list.length)
+		if n := len(*list.buckets); n == 0 || !(*list.buckets)[n-1].start.Equal(start) {
+			m.forget(now)
+			*list.buckets = append(*list.buckets, bucket{start: start, byHz: make([]int, len(plan.Channels()))})
+		}
+		b := &(*list.buckets)[len(*list.buckets)-1]
+		b.last = now
+		b.count++
+		b.rssi += r.heard[0].signal.RSSI
+		b.snr += r.heard[0].signal.SNR
+		b.byDR[r.frame.DataRate&15]++
+		b.byHz[plan.Channel(r.frame.Frequency)]++
 	}
-	h := &m.hours[len(m.hours)-1]
-	h.count++
-	h.rssi += r.heard[0].signal.RSSI
-	h.snr += r.heard[0].signal.SNR
-	h.byDR[r.frame.DataRate]++
-	h.byHz[r.frame.Frequency]++
 }
 
-// GetLinkMetrics aggregates per hour only; the errors of the original are not counted.
+func (m *metrics) forget(now time.Time) {
+	const day = 24 * time.Hour
+	m.hours = slices.DeleteFunc(m.hours, func(b bucket) bool { return now.Sub(b.last) > 2*day })
+	m.days = slices.DeleteFunc(m.days, func(b bucket) bool { return now.Sub(b.last) > 62*day })
+}
+
+// GetLinkMetrics aggregates per hour and per day; the errors of the original are not counted.
 func (x deviceService) GetLinkMetrics(_ context.Context, r *api.GetDeviceLinkMetricsRequest) (*api.GetDeviceLinkMetricsResponse, error) {
 	d, err := x.s.device(r.DevEui)
 	if err != nil {
@@ -264,8 +281,14 @@ func (x deviceService) GetLinkMetrics(_ context.Context, r *api.GetDeviceLinkMet
 	if r.Start == nil || r.End == nil {
 		return nil, status.Error(codes.Internal, "start and end must not be None")
 	}
-	if r.Aggregation != common.Aggregation_HOUR {
-		return nil, status.Error(codes.Unimplemented, "only aggregation per hour is simulated")
+	d.uplinks.forget(x.s.world.Now())
+	buckets, length := d.uplinks.hours, time.Hour
+	switch r.Aggregation {
+	case common.Aggregation_HOUR:
+	case common.Aggregation_DAY:
+		buckets, length = d.uplinks.days, 24*time.Hour
+	default:
+		return nil, status.Error(codes.Unimplemented, "only aggregation per hour and per day is simulated")
 	}
 	metric := func(name string, kind common.MetricKind, labels ...string) *common.Metric {
 		m := &common.Metric{Name: name, Kind: kind}
@@ -295,9 +318,9 @@ func (x deviceService) GetLinkMetrics(_ context.Context, r *api.GetDeviceLinkMet
 	}
 	resp.RxPacketsPerFreq = metric("Received / frequency", common.MetricKind_ABSOLUTE, channels...)
 	end := r.End.AsTime()
-	for t := r.Start.AsTime().Truncate(time.Hour); !t.After(end); t = t.Add(time.Hour) {
-		var h hour
-		for _, have := range d.uplinks.hours {
+	for t := r.Start.AsTime().Truncate(length); !t.After(end); t = t.Add(length) {
+		h := bucket{byHz: make([]int, len(channels))}
+		for _, have := range buckets {
 			if have.start.Equal(t) {
 				h = have
 			}
@@ -313,8 +336,8 @@ func (x deviceService) GetLinkMetrics(_ context.Context, r *api.GetDeviceLinkMet
 		for i, dr := range drs {
 			put(resp.RxPacketsPerDr, i, float32(h.byDR[dr]))
 		}
-		for i, f := range x.s.plan.Channels() {
-			put(resp.RxPacketsPerFreq, i, float32(h.byHz[f]))
+		for i := range channels {
+			put(resp.RxPacketsPerFreq, i, float32(h.byHz[i]))
 		}
 	}
 	return resp, nil

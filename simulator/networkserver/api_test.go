@@ -278,6 +278,26 @@ func TestLinkMetricsAndActivation(t *testing.T) {
 	}
 }
 
+// Hours are kept for two days and days for two months, so that a history of a week is one of days.
+func TestLinkMetricsAreForgotten(t *testing.T) {
+	n := start(t, options{raw: true, devices: []int{1}, app: func(int) *model { return &model{period: 1_800_000} }})
+	n.run(7 * 24 * time.Hour)
+	sum := func(a common.Aggregation) (sum float32) {
+		m, err := n.device().GetLinkMetrics(n.ctx, &api.GetDeviceLinkMetricsRequest{DevEui: eui(1).String(),
+			Start: timestamppb.New(epoch), End: timestamppb.New(epoch.Add(7 * 24 * time.Hour)), Aggregation: a})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range m.RxPackets.Datasets[0].Data {
+			sum += v
+		}
+		return sum
+	}
+	if h, d := sum(common.Aggregation_HOUR), sum(common.Aggregation_DAY); h < 96 || h > 99 || int(d) != n.fleet.Devices()[0].Stats().Uplinks {
+		t.Errorf("%v uplinks by the hour and %v by the day, want those of two days and %d", h, d, n.fleet.Devices()[0].Stats().Uplinks)
+	}
+}
+
 func TestNewRefusesWhatCannotWork(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -39,6 +39,7 @@ type groupItem struct {
 	gateway  lorawan.EUI64
 	fCnt     uint32
 	copy     uint32 // among the rows of one frame counter
+	sent     uint32 // how often
 	fPort    uint8
 	data     []byte
 	expires  time.Time // zero: never
@@ -243,9 +244,10 @@ func (s *Server) dispatch(g *group, item *groupItem) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errStays, err)
 	}
+	item.sent++
 	s.hand(&downlink{
 		gateway: gateway, multicast: true,
-		items: []downlinkItem{{payload: payload, frequency: g.conf.Frequency, dataRate: int(g.conf.Dr), copy: item.copy, at: item.emitAt}},
+		items: []downlinkItem{{payload: payload, frequency: g.conf.Frequency, dataRate: int(g.conf.Dr), copy: item.copy + (item.sent-1)<<8, at: item.emitAt}},
 		acked: func(st gw.TxAckStatus, _ int) { // whatever it says
 			if st != gw.TxAckStatus_OK {
 				s.log.Warn("multicast frame refused", "group", g.conf.Id, "f_cnt", item.fCnt, "status", st)

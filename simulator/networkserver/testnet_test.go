@@ -52,6 +52,7 @@ var (
 type model struct {
 	period uint64 // ms; 0: no heartbeat
 	group  bool   // sets the group of the tests at power-up
+	class  byte   // of the session; 0: C
 	start  uint64 // of the session, ms of the device clock
 	end    uint64
 
@@ -86,10 +87,14 @@ func (a *model) idle() modem.IdleUntil {
 
 func (a *model) PowerUp() ([]modem.Frame, error) {
 	out := []modem.Message{modem.Console{Text: "boot"}}
+	class := a.class
+	if class == 0 {
+		class = 'C'
+	}
 	if a.group {
 		out = append(out,
 			modem.SetMcGroup{ID: 1, Defined: true, Addr: mcAddr, AppSKey: mcAppSKey, NwkSKey: mcNwkSKey, MaxFCnt: 1 << 16},
-			modem.Session{ID: 1, Class: 'C', DR: mcDR, Frequency: mcFreq, Start: a.start, End: a.end})
+			modem.Session{ID: 1, Class: class, Periodicity: 5, DR: mcDR, Frequency: mcFreq, Start: a.start, End: a.end})
 	}
 	return frames(append(out, a.idle())...), nil
 }
@@ -155,6 +160,8 @@ type options struct {
 	gateways  int
 	configure func(*networkserver.Config)
 	app       func(i int) *model
+	other     func(i int) fleet.App // in place of app
+	raw       bool                  // no subscriber
 }
 
 func eui(i int) lorawan.EUI64 {
@@ -198,9 +205,11 @@ func start(t *testing.T, o options) *simnet {
 			EUI: eui(i), Name: "meter", Application: appID, Profile: profileID, Tags: map[string]string{"site": "north"},
 			Keys: &networkserver.Keys{AppKey: appKey(i), GenAppKey: lorawan.AES128Key{0xbb, byte(i)}},
 		})
-		app := &model{}
+		var app fleet.App = &model{}
 		if o.app != nil {
 			app = o.app(i)
+		} else if o.other != nil {
+			app = o.other(i)
 		}
 		if _, err := f.Add(fleet.DeviceConfig{EUI: eui(i), AppKey: appKey(i), DataRate: 5, App: app, PowerUp: time.Duration(i) * time.Second}); err != nil {
 			t.Fatal(err)
@@ -223,7 +232,9 @@ func start(t *testing.T, o options) *simnet {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.conn.Close() })
-	n.subscribe()
+	if !o.raw {
+		n.subscribe()
+	}
 	return n
 }
 
@@ -323,4 +334,9 @@ func (n *simnet) enqueue(i int, port uint32, data string) string {
 		n.t.Fatal(err)
 	}
 	return r.Id
+}
+
+// heartbeatsWith is one device with an uplink each minute, on a server with other settings.
+func heartbeatsWith(t *testing.T, configure func(*networkserver.Config)) *simnet {
+	return start(t, options{raw: true, devices: []int{1}, app: func(int) *model { return &model{period: 60_000} }, configure: configure})
 }

@@ -196,7 +196,7 @@ func (s *Server) data(r *reception, phy lorawan.PHYPayload) {
 	ses.fCntUp = fCnt + 1
 	d.lastSeen = r.at
 	d.remember(r)
-	d.uplinks.add(s.world.Now(), r)
+	d.uplinks.add(s.world.Now(), s.plan, r)
 
 	var data []byte
 	var fPort uint32

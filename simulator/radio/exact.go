@@ -59,7 +59,7 @@ func (d *draws) bits() uint64 {
 }
 
 // uniform is in (0, 1), a multiple of 2^-53 plus 2^-54.
-func (d *draws) uniform() float64 { return float64(float64(d.bits()>>11)+0.5) * 0x1p-53 }
+func (d *draws) uniform() float64 { return float64(float64(float64(d.bits()>>11)+0.5) * 0x1p-53) }
 
 // normal is from N(0, 1), by Marsaglia's polar method.
 func (d *draws) normal() float64 {

@@ -6,6 +6,10 @@
 // in whatever order. A [Station] is half-duplex and has one receiver; a [Gateway] is half-duplex and refuses
 // what overlaps a transmission it has already accepted.
 //
+// A [Loss] is a loss process for whole fleets at once, without frames: independent, uneven between devices, bursty in
+// time, fading, common to all devices, or replayed from a record. [AsProcess] gives a [Medium] the same losses, so that
+// devices with and without payload agree.
+//
 // Not modelled: collisions between uplinks, capture, demodulator limits, path loss, class B. Methods of a
 // [Medium] and of what it hands out belong to the goroutine of [world.World.Run], or to the time before it.
 package radio

@@ -42,7 +42,7 @@ const (
 	spares      = 8   // slots that stand in for torn ones
 	freezes     = 6   // records of the frozen columns
 	marker      = 8   // bytes that end a slot
-	shaState    = 112 // struct sow_sha256, to 16 bytes
+	workState   = 160 // bytes for digests and the manifest that is being judged (SOW_SCRATCH)
 	patchState  = 64  // struct sow_patch on a 32-bit device, to 8 bytes
 	maxM        = 16383
 )
@@ -115,7 +115,7 @@ func (i Item) Fits() bool { return i.Need <= i.Have }
 type Report struct {
 	M      int // uncoded fragments
 	Losses int // that were planned for
-	Most   int // losses that the flash of slot B can hold rows for
+	Most   int // losses that the flash can hold rows for
 	Items  []Item
 	Erases []Wear // of one update
 }
@@ -148,7 +148,12 @@ func Check(m bundle.Manifest, blockSize int, l Layout) (Report, error) {
 			blockSize, r.M, l.Fragment, maxM)
 	}
 	r.Losses = int(l.Loss*float64(r.M) + 0.999)
-	for r.Most < r.M && rows(r.Most+1, l) <= l.Slot {
+	// Rows lie in slot B, or behind the fragments where a download region has room for any loss whatever.
+	where, room := "slot B", l.Slot
+	if left := l.Download - align(downloadSize(r.M, l.Fragment, l), l.Page); rows(r.M, l) <= left {
+		where, room = "download", left
+	}
+	for r.Most < r.M && rows(r.Most+1, l) <= room {
 		r.Most++
 	}
 	codec, codecScratch := 0, 0
@@ -160,7 +165,7 @@ func Check(m bundle.Manifest, blockSize int, l Layout) (Report, error) {
 	r.Items = []Item{
 		{"RAM to receive (arena)", arena, l.Arena, fmt.Sprintf("arena = %d, or larger fragments", arena)},
 		{"flash to receive (download)", download, l.Download, fmt.Sprintf("download = %d, or a smaller patch", align(download, l.Page))},
-		{fmt.Sprintf("losses, %d of %d (rows in slot B)", r.Losses, r.M), rows(r.Losses, l), l.Slot,
+		{fmt.Sprintf("losses, %d of %d (rows in %s)", r.Losses, r.M, where), rows(r.Losses, l), room,
 			fmt.Sprintf("loss: at most %d of %d fragments, or a larger slot", r.Most, r.M)},
 		{"new image (slot)", int(m.NewSize), l.Slot, fmt.Sprintf("slot = %d", align(int(m.NewSize), l.Page))},
 	}
@@ -206,7 +211,7 @@ func bitmap(bits int) int { return align((bits+7)/8, 16) }
 
 // arenaSize is sow_core_arena_size, on a 32-bit device.
 func arenaSize(m, s, codec int) int {
-	n := 2*bitmap(m) + max(bitmap(m)+align(s, 16), shaState)
+	n := 2*bitmap(m) + max(bitmap(m)+align(s, 16), workState)
 	if codec != 0 {
 		n = max(n, patchState+codec)
 	}

@@ -38,21 +38,25 @@ static void say(const char *text)
     frame(SOW_MODEM_CONSOLE, line, (uint32_t)strlen(line));
 }
 
+/* Every frame ends in IDLE_UNTIL, but RESET. */
 static void until_reset(void)
 {
     static const uint8_t never[8] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-    static const uint8_t reset[] = {SOW_MODEM_SYNC, SOW_MODEM_RESET_REQ, 0, 0};
-    uint32_t seen = 0;
+    uint8_t type;
 
-    frame(SOW_MODEM_IDLE_UNTIL, never, sizeof never);
     mps2_watchdog_stop();
-    while (seen < sizeof reset) {
-        uint8_t byte = mps2_uart_read();
+    do {
+        uint32_t n;
 
-        seen = byte == reset[seen] ? seen + 1u : byte == reset[0];
-    }
-    (void)mps2_uart_read(); /* CRC */
-    (void)mps2_uart_read();
+        frame(SOW_MODEM_IDLE_UNTIL, never, sizeof never);
+        while (mps2_uart_read() != SOW_MODEM_SYNC) {
+        }
+        type = mps2_uart_read();
+        n = mps2_uart_read();
+        n |= (uint32_t)mps2_uart_read() << 8;
+        for (n += 2u; n != 0; n--) /* payload and CRC */
+            (void)mps2_uart_read();
+    } while (type != SOW_MODEM_RESET_REQ);
     frame(SOW_MODEM_RESET, "", 1u);
     mps2_reset();
 }

@@ -151,38 +151,6 @@ void make_image(uint8_t *image, uint32_t size, uint32_t version, uint32_t seed)
     sha256(image, 32 + body, image + 32 + body + 8);
 }
 
-static uint8_t *number(uint8_t *p, uint32_t v)
-{
-    for (; v >= 128; v >>= 7)
-        *p++ = (uint8_t)(v | 128u);
-    *p++ = (uint8_t)v;
-    return p;
-}
-
-/* A stream of patch profile 0: one copy of the common length at offset 0 with its differences, then literals. */
-static uint32_t make_patch(uint8_t *out, const uint8_t *old, uint32_t old_size, const uint8_t *new, uint32_t new_size)
-{
-    uint32_t common = old_size < new_size ? old_size : new_size, i = 0, from;
-    uint8_t *p = number(out, common);
-
-    p = number(p, 0);
-    while (i < common) {
-        for (from = i; i < common && old[i] == new[i]; i++)
-            ;
-        p = number(p, i - from);
-        if (i == common)
-            break;
-        for (from = i; i < common && old[i] != new[i]; i++)
-            ;
-        p = number(p, i - from);
-        for (; from < i; from++)
-            *p++ = (uint8_t)(new[from] - old[from]);
-    }
-    p = number(p, new_size - common);
-    memcpy(p, new + common, new_size - common);
-    return (uint32_t)(p - out) + new_size - common;
-}
-
 void sign(struct bundle *b)
 {
     uint8_t *sig = b->block + SOW_MANIFEST_SIGNED;
@@ -237,11 +205,10 @@ void make_bundle(struct bundle *b, const struct kit *k, uint8_t codec, uint32_t 
         for (uint32_t i = 0; i < size / 20; i++)
             b->image[32 + rnd(&seed) % (size - 72)] = (uint8_t)rnd(&seed);
         sha256(b->image, size - 40, b->image + size - 32);
-        payload = make_patch(m + SOW_MANIFEST_SIZE, k->old, k->old_size, b->image, size);
-    } else {
-        memcpy(m + SOW_MANIFEST_SIZE, b->image, size);
-        payload = size;
     }
+    /* A patch of profile 0 is the image, too. */
+    payload = size;
+    memcpy(m + SOW_MANIFEST_SIZE, b->image, size);
     CHECK(SOW_MANIFEST_SIZE + payload + 255 <= BLOCK_MAX);
     b->block_size = SOW_MANIFEST_SIZE + payload;
     m[0] = 0x53;

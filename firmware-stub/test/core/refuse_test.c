@@ -1,5 +1,6 @@
 /* What must not be installed is refused, with the cause the server reads. */
 #include "kit.h"
+#include "sow_core_private.h"
 #include "tests.h"
 
 static struct kit k;
@@ -106,7 +107,7 @@ static void manifests(void)
     EDIT("base digest", b.block[40]++, SOW_CAUSE_BASE_MISMATCH);
     EDIT("base size", b.block[27]++, SOW_CAUSE_BASE_MISMATCH);
     EDIT("scratch", b.block[36] = 9, SOW_CAUSE_NO_SCRATCH);
-    EDIT("full image of another size", b.block[2] = SOW_CODEC_FULL, SOW_CAUSE_MANIFEST_FORMAT);
+    EDIT("full image of another size", (b.block[2] = SOW_CODEC_FULL, b.block[24]--), SOW_CAUSE_MANIFEST_FORMAT);
 
     begin("signature");
     b.block[100]++;
@@ -147,17 +148,7 @@ static void blocks(void)
     kit_close(&k);
 
     begin("patch");
-    memset(b.block + SOW_MANIFEST_SIZE, 0xff, 8);
-    {
-        struct bundle full;
-
-        /* A payload that its signed digest covers and that is no patch. */
-        make_bundle(&full, &k, SOW_CODEC_FULL, 1000, 5, 40, SOW_MATRIX_V1);
-        full.block[2] = SOW_CODEC_PATCH;
-        memcpy(full.block + 27, b.block + 27, 3);
-        memcpy(full.block + 33, b.block + 33, 15);
-        b = full;
-    }
+    b.block[24]--; /* the stream is longer than the image that it is to make */
     sign(&b);
     late(SOW_STEP_PATCH, SOW_CAUSE_PATCH_CORRUPT);
 
@@ -175,7 +166,54 @@ static void blocks(void)
     k.arena_size = sow_core_arena_size(b.session.nb_frag, b.session.frag_size, 0);
     CHECK(kit_start(&k) == SOW_OK);
     CHECK(k.arena_size < 256);
+    b.block[38] = 1;
+    sign(&b);
     late(SOW_STEP_MANIFEST, SOW_CAUSE_NO_RAM);
+}
+
+/* With room for rows in the download area nothing touches slot B before the manifest and the block are proved,
+ * whatever arrives and however it was lost. */
+static void slot_b_waits(void)
+{
+    static const struct layout roomy = {256, 8, 4096, 16384, 2048, 1024, 512, 0xff};
+    static uint8_t kept[4096];
+    uint32_t seed = 5;
+
+    for (unsigned trial = 0; trial < 60; trial++) {
+        int good = trial % 3 == 0, r = SOW_MORE;
+        uint8_t f[255];
+
+        snprintf(context, sizeof context, "slot B, trial %u", trial);
+        kit_open(&k, &roomy, 1000, 2);
+        make_image(kept, sizeof kept, 7, 7);
+        CHECK(sow_flash_emu_load(&k.flash, k.map.slot_b.addr, kept, sizeof kept) == 0);
+        make_bundle(&b, &k, SOW_CODEC_FULL, 1000, 5, 40, SOW_MATRIX_V1);
+        if (trial % 3 == 1)
+            b.block[100]++; /* signature */
+        if (trial % 3 == 2)
+            b.block[b.block_size - 1]++; /* payload digest */
+        CHECK(kit_start(&k) == SOW_OK);
+        CHECK(sow_core_session(&k.core, &b.session) == SOW_OK);
+        CHECK(k.core.rows.addr > k.map.download.addr && k.core.rows.addr < k.map.journal.addr);
+        for (uint16_t n = (uint16_t)(1 + trial % 40); r == SOW_MORE; n++) {
+            if (rnd(&seed) % 100 < trial)
+                continue;
+            make_fragment(&b, n, f);
+            r = sow_core_fragment(&k.core, 0, n, f, 40);
+            if (rnd(&seed) % 8 == 0)
+                CHECK(kit_start(&k) >= 0);
+            if (r == SOW_MORE && sow_core_work(&k.core) < 0)
+                break;
+        }
+        while (k.core.at.phase != SOW_CORE_ASK && (r = sow_core_work(&k.core)) == SOW_MORE)
+            ;
+        CHECK(good ? k.core.at.phase == SOW_CORE_ASK : r < 0);
+        CHECK(memcmp(sow_flash_emu_peek(&k.flash, k.map.slot_b.addr), kept, sizeof kept) == 0);
+        for (uint32_t at = 0; at < k.map.slot_b.size; at += roomy.page)
+            CHECK(sow_flash_emu_wear(&k.flash, k.map.slot_b.addr + at) == 0);
+        CHECK(kit_work(&k) == (good ? SOW_DONE : SOW_OK));
+        kit_close(&k);
+    }
 }
 
 static void sessions(void)
@@ -337,6 +375,7 @@ void refuse_tests(void)
 {
     manifests();
     blocks();
+    slot_b_waits();
     sessions();
     key_values();
     boots();

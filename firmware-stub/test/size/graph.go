@@ -26,7 +26,7 @@ var (
 	nodeLine = regexp.MustCompile(`^node: \{ title: "([^"]+)" label: "([^"]*)"(.*)\}`)
 	edgeLine = regexp.MustCompile(`^edge: \{ sourcename: "([^"]+)" targetname: "([^"]+)"(?: label: "([^"]+):(\d+):(\d+)")?`)
 	stackOf  = regexp.MustCompile(`\\n(\d+) bytes \((static|dynamic|dynamic,bounded)\)`)
-	fieldOf  = regexp.MustCompile(`(?:->|\.)(\w+)\(`)
+	fieldOf  = regexp.MustCompile(`(\w+)\(`)
 	assigned = regexp.MustCompile(`(?:->|\.)(\w+)\s*=\s*(?:[^?;=]*\?\s*)?&?(\w+)\s*[;,})]`)
 )
 
@@ -106,7 +106,8 @@ func readGraph(dir, root string, kept linked) (*graph, error) {
 	return g, nil
 }
 
-// calledField returns the name of the struct field that a call at that place goes through.
+// calledField returns the name of the struct field, or of the parameter named like one, that a call at that place
+// goes through.
 func calledField(text, line, column string) (string, error) {
 	l, err := strconv.Atoi(line)
 	if err != nil {

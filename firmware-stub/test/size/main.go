@@ -136,7 +136,8 @@ func measure(dir, root string) ([]gate, string, error) {
 		{"whole update, patch of 8 KiB", whole("arena_patch_8"), limits.patch8.target, limits.patch8.limit},
 		{"whole update, patch of 16 KiB", whole("arena_patch_16"), limits.patch16.target, limits.patch16.limit},
 	}
-	notes := fmt.Sprintf("deepest, library: %s\ndeepest, boot stub: %s\n", path, bootPath)
+	notes := fmt.Sprintf("library by file: %s\nstub by file: %s\ndeepest, library: %s\ndeepest, boot stub: %s\n",
+		app.byFile(isLibrary), boot.byFile(isLibrary), path, bootPath)
 	return gates, notes, nil
 }
 

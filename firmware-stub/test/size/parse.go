@@ -2,9 +2,13 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -74,6 +78,23 @@ func (l linked) code(kind func(string) bool) int {
 		}
 	}
 	return n
+}
+
+// byFile lists the bytes of code and constants of each object of a kind, the largest first.
+func (l linked) byFile(kind func(string) bool) string {
+	size := map[string]int{}
+	for _, c := range l {
+		if kind(c.object) {
+			size[c.object] += linked{c}.code(kind)
+		}
+	}
+	objects := slices.SortedFunc(maps.Keys(size), func(a, b string) int {
+		return cmp.Or(size[b]-size[a], strings.Compare(a, b))
+	})
+	for i, o := range objects {
+		objects[i] = fmt.Sprintf("%s %d", strings.TrimSuffix(filepath.Base(o), ".o"), size[o])
+	}
+	return strings.Join(objects, ", ")
 }
 
 // functions is the set of functions that were kept of an object. Each has a section of its own; main's is

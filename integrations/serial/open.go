@@ -1,5 +1,3 @@
-//go:build goserial
-
 package serial
 
 import (

@@ -1,0 +1,501 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sower-fuota/sower/engine/config"
+	"github.com/sower-fuota/sower/engine/inventory"
+	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/integrations/chirpstack"
+)
+
+// site is an installation: settings and the server they name.
+type site struct {
+	config.Settings
+	file string
+	nw   *chirpstack.Network
+}
+
+// openSite reads the settings and prepares the connection. The server is asked by the first call.
+func openSite(path string) (*site, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("settings %s: no such file; write one with `sower init`, or name another with --config", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("settings %s: %w", path, unwrapPath(err))
+	}
+	cfg, doc := config.ParseSettings(path, text)
+	if err := doc.Problems.Err(); err != nil {
+		return nil, err
+	}
+	s := &site{Settings: cfg, file: path}
+	cs := cfg.ChirpStack
+	dial := chirpstack.Config{Server: cs.Server, Region: cfg.Region, MQTT: cs.MQTT, Username: cs.Username, ClientID: cs.ClientID,
+		Topic: cs.Topic, Timeout: time.Duration(cs.Timeout), Watch: true}
+	if dial.Token, err = s.secret("chirpstack.token_file", "API token", cs.TokenFile, cs.TokenEnv); err != nil {
+		return nil, err
+	}
+	if cs.PasswordFile != "" || cs.PasswordEnv != "" {
+		if dial.Password, err = s.secret("chirpstack.mqtt_password_file", "MQTT password", cs.PasswordFile, cs.PasswordEnv); err != nil {
+			return nil, err
+		}
+	}
+	if cs.CAFile != "" {
+		pem, err := readInput("certificate authority", s.path(cs.CAFile))
+		if err != nil {
+			return nil, err
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("certificate authority %s: no PEM certificate in it", s.path(cs.CAFile))
+		}
+		dial.TLS = &tls.Config{RootCAs: pool}
+	}
+	if s.nw, err = chirpstack.Dial(dial); err != nil {
+		return nil, fmt.Errorf("settings %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// path returns a file that the settings name, seen from where they are.
+func (s *site) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(s.file), name)
+}
+
+// secret reads a secret from its file or its environment variable.
+func (s *site) secret(key, what, file, env string) (string, error) {
+	if env != "" {
+		if v := strings.TrimSpace(os.Getenv(env)); v != "" {
+			return v, nil
+		}
+		return "", fmt.Errorf("settings %s: the environment variable %s, which is to hold the %s, is empty", s.file, env, what)
+	}
+	b, err := os.ReadFile(s.path(file))
+	if err != nil {
+		return "", fmt.Errorf("settings %s: %s: %s %s: %w; put the %s into that file", s.file, key, what, s.path(file), unwrapPath(err), what)
+	}
+	v := string(bytes.TrimSpace(b))
+	if v == "" || strings.ContainsAny(v, " \t\n\r") {
+		return "", fmt.Errorf("settings %s: %s: %s holds not one word; put the %s into it and nothing else", s.file, key, s.path(file), what)
+	}
+	return v, nil
+}
+
+// applications returns the applications to look at: those given, else those of the settings, else all.
+func (s *site) applications(ctx context.Context, given []string) ([]chirpstack.Application, error) {
+	if len(given) == 0 {
+		given = s.ChirpStack.Applications
+	}
+	if len(given) == 0 {
+		apps, err := s.nw.Applications(ctx)
+		if errors.Is(err, network.ErrDenied) {
+			return nil, fmt.Errorf("the token is that of a tenant and cannot list applications: name them in [chirpstack] applications of %s (%w)", s.file, err)
+		}
+		return apps, err
+	}
+	var out []chirpstack.Application
+	for _, id := range given {
+		a, err := s.nw.Application(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// inventory returns the devices of applications, with what the server and the CSV file of the settings say.
+func (s *site) inventory(ctx context.Context, apps []string, stderr io.Writer) (*inventory.Inventory, error) {
+	opt := inventory.Options{VersionTag: s.Inventory.VersionTag, HardwareTag: s.Inventory.HardwareTag}
+	for _, r := range s.Inventory.Uplinks {
+		opt.Rules = append(opt.Rules, inventory.Rule{FPort: r.FPort, Battery: r.Fact == "battery", Offset: r.Offset, Big: r.Order == "big"})
+	}
+	inv := inventory.New(opt)
+	for _, app := range apps {
+		devices, err := s.nw.Devices(ctx, app)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range devices {
+			if err := inv.Add(d); err != nil {
+				warn(stderr, "%v", err)
+			}
+		}
+	}
+	if s.Inventory.CSV == "" {
+		return inv, nil
+	}
+	path := s.path(s.Inventory.CSV)
+	text, err := readInput("inventory", path)
+	if err != nil {
+		return nil, err
+	}
+	strangers, lines := inv.ReadCSV(bytes.NewReader(text))
+	var problems config.Problems
+	for _, l := range lines {
+		problems = append(problems, config.Problem{File: path, Line: l.Line, Text: l.Err.Error(), Remedy: "correct the line"})
+	}
+	if strangers > 0 {
+		warn(stderr, "%s: %d devices are not in these applications", path, strangers)
+	}
+	return inv, problems.Err()
+}
+
+// check is one line of doctor.
+type check struct {
+	Name   string `json:"check"`
+	State  string `json:"state"` // ok, failed, or unknown: nothing is wrong as far as one can see
+	Text   string `json:"text"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// examination gathers the checks of doctor.
+type examination struct{ checks []check }
+
+func (e *examination) ok(name, format string, args ...any) {
+	e.checks = append(e.checks, check{name, "ok", fmt.Sprintf(format, args...), ""})
+}
+
+func (e *examination) unknown(name, remedy, format string, args ...any) {
+	e.checks = append(e.checks, check{name, "unknown", fmt.Sprintf(format, args...), remedy})
+}
+
+func (e *examination) failed(name, remedy, format string, args ...any) {
+	e.checks = append(e.checks, check{name, "failed", fmt.Sprintf(format, args...), remedy})
+}
+
+func (e *examination) failures() int {
+	n := 0
+	for _, c := range e.checks {
+		if c.State == "failed" {
+			n++
+		}
+	}
+	return n
+}
+
+func newDoctorCommand() *cobra.Command {
+	var file string
+	var asJSON bool
+	var listen time.Duration
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "is everything connected, and why not",
+		Long: `doctor looks at everything that a campaign will need and that ChirpStack would not complain about: server and
+token, broker, gateways, device profiles, root keys, clock. It changes nothing. Exit code 1 if anything is ✗.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if listen < 0 {
+				return usagef("doctor: --listen %s is negative", listen)
+			}
+			s, err := openSite(file)
+			if err != nil {
+				return err
+			}
+			defer s.nw.Close()
+			var e examination
+			err = s.examine(cmd.Context(), &e, listen)
+			if err != nil && len(e.checks) <= 1 {
+				return err // the server does not answer: nothing else can be said
+			}
+			if err != nil {
+				e.failed("server", "run doctor again", "%s", err)
+			}
+			if err := e.print(cmd.OutOrStdout(), asJSON); err != nil {
+				return err
+			}
+			if n := e.failures(); n > 0 {
+				return fmt.Errorf("doctor: %d of %d checks failed", n, len(e.checks))
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&file, "config", settingsFile, "settings")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	f.DurationVar(&listen, "listen", 3*time.Second, "wait so long for an event, which shows clock and quality of service")
+	return cmd
+}
+
+func (e *examination) print(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, map[string]any{"ok": e.failures() == 0, "checks": e.checks})
+	}
+	mark := map[string]string{"ok": "✓", "failed": "✗", "unknown": "–"}
+	for _, c := range e.checks {
+		fmt.Fprintf(w, "%s %-16s %s\n", mark[c.State], c.Name, c.Text)
+		if c.Remedy != "" {
+			fmt.Fprintf(w, "  %-16s → %s\n", "", c.Remedy)
+		}
+	}
+	return nil
+}
+
+// keySample is how many devices doctor asks for their keys; plan asks all that are concerned.
+const keySample = 1000
+
+// examine makes all checks. An error means that the server has stopped answering.
+func (s *site) examine(ctx context.Context, e *examination, listen time.Duration) error {
+	if path := s.path(s.ChirpStack.TokenFile); s.ChirpStack.TokenFile != "" {
+		if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 {
+			e.failed("settings", "chmod 600 "+path, "%s: others on this machine can read the API token in %s", s.file, path)
+		}
+	}
+	if len(e.checks) == 0 {
+		e.ok("settings", "%s", s.file)
+	}
+	version, err := s.nw.Version(ctx)
+	switch {
+	case errors.Is(err, network.ErrUnavailable):
+		return err
+	case errors.Is(err, network.ErrDenied):
+		e.failed("token", "create an API key in ChirpStack and put it where "+s.file+" says", "the server refuses the token: %s", err)
+		return nil
+	case err != nil:
+		e.failed("server", "upgrade ChirpStack", "%s", err)
+	default:
+		e.ok("server", "ChirpStack %s at %s", version, s.ChirpStack.Server)
+	}
+	apps, err := s.applications(ctx, nil)
+	if err != nil {
+		if errors.Is(err, network.ErrUnavailable) {
+			return err
+		}
+		e.failed("applications", "correct [chirpstack] applications in "+s.file, "%s", err)
+		return nil
+	}
+	if len(apps) == 0 {
+		e.failed("applications", "create one in ChirpStack and add its devices", "the server has no application")
+		return nil
+	}
+	for _, app := range apps {
+		if err := s.nw.MayWrite(ctx, app.ID); err != nil {
+			if errors.Is(err, network.ErrUnavailable) || errors.Is(err, network.ErrUncertain) {
+				return err
+			}
+			e.failed("token", "use an API key that is not read-only", "may not create multicast groups in %s: %s", app.Name, err)
+		} else {
+			e.ok("token", "may read and write in application %s", app.Name)
+		}
+	}
+	broker := s.examineBroker(ctx, e, apps[0], listen)
+	newest, err := s.examineGateways(ctx, e, apps)
+	if err != nil {
+		return err
+	}
+	s.examineClock(e, broker, newest)
+	return s.examineDevices(ctx, e, apps)
+}
+
+func (s *site) examineBroker(ctx context.Context, e *examination, app chirpstack.Application, listen time.Duration) chirpstack.Broker {
+	b, err := s.nw.ProbeBroker(ctx, app.ID, listen)
+	switch {
+	case err != nil:
+		e.failed("broker", "start it, or correct [chirpstack] mqtt in "+s.file, "%s", err)
+		return b
+	case b.GrantedQoS < 1:
+		e.failed("broker", "allow QoS 1 at the broker", "%s grants QoS %d only; events are lost while sower restarts", s.ChirpStack.MQTT, b.GrantedQoS)
+	default:
+		e.ok("broker", "%s, subscription with QoS %d", s.ChirpStack.MQTT, b.GrantedQoS)
+	}
+	const remedy = "set qos=1 under [integration.mqtt] in chirpstack.toml"
+	switch {
+	case b.Events == 0:
+		e.unknown("events", "listen longer: sower doctor --listen 5m", "none in %s from application %s", listen, app.Name)
+	case b.EventQoS < 1:
+		e.failed("events", remedy, "ChirpStack publishes with QoS 0; events are lost while sower restarts")
+	default:
+		e.ok("events", "%d from application %s, published with QoS %d", b.Events, app.Name, b.EventQoS)
+	}
+	return b
+}
+
+// examineGateways returns when the server last heard any gateway.
+func (s *site) examineGateways(ctx context.Context, e *examination, apps []chirpstack.Application) (newest time.Time, err error) {
+	seen := map[network.EUI64]bool{}
+	for _, app := range apps {
+		list, err := s.nw.GatewayStates(ctx, app.ID)
+		if err != nil {
+			return newest, err
+		}
+		online := 0
+		for _, g := range list {
+			if g.Online {
+				online++
+			}
+			if g.LastSeen.After(newest) {
+				newest = g.LastSeen
+			}
+			if seen[g.ID] {
+				continue
+			}
+			seen[g.ID] = true
+			switch {
+			case !g.Online && g.LastSeen.IsZero():
+				e.unknown("gateway", "check its packet forwarder, or delete it", "%s (%s) has never been seen", g.ID, g.Name)
+			case !g.Online:
+				e.unknown("gateway", "check its power and its backhaul", "%s (%s) is offline since %s", g.ID, g.Name, g.LastSeen.Format(time.RFC3339))
+			case g.RegionConfig == "":
+				e.failed("gateway", "give the packet forwarder the topic prefix of its region",
+					"%s (%s) has no region_config_id; every multicast frame through it would vanish without a word", g.ID, g.Name)
+			}
+		}
+		if online == 0 {
+			e.failed("gateways", "put one into operation", "none of %d is online for application %s; multicast would be accepted and not sent", len(list), app.Name)
+		} else {
+			e.ok("gateways", "%d of %d online for application %s", online, len(list), app.Name)
+		}
+	}
+	return newest, nil
+}
+
+// clockTolerance is by how much the clocks of server and engine may differ.
+const clockTolerance = 5 * time.Second
+
+func (s *site) examineClock(e *examination, b chirpstack.Broker, newest time.Time) {
+	const remedy = "synchronise this machine and the server by NTP"
+	if !b.Heard.IsZero() {
+		if skew := b.Heard.Sub(b.Latest); skew < -clockTolerance || skew > clockTolerance {
+			e.failed("clock", remedy, "an event came %s after the time that is written in it", skew.Round(time.Millisecond))
+		} else {
+			e.ok("clock", "an event came %s after the time that is written in it", skew.Round(time.Millisecond))
+		}
+		return
+	}
+	switch age := time.Since(newest); {
+	case newest.IsZero():
+		e.unknown("clock", "", "no gateway has told the time")
+	case age < -clockTolerance:
+		e.failed("clock", remedy, "the server saw a gateway %s in the future of this machine", (-age).Round(time.Second))
+	default:
+		e.unknown("clock", "listen longer to compare the clocks: sower doctor --listen 5m", "the newest statistics of a gateway are %s old", age.Round(time.Second))
+	}
+}
+
+// examineDevices looks at profiles and keys.
+func (s *site) examineDevices(ctx context.Context, e *examination, apps []chirpstack.Application) error {
+	var ids []string
+	for _, a := range apps {
+		ids = append(ids, a.ID)
+	}
+	inv, err := s.inventory(ctx, ids, io.Discard)
+	if errors.As(err, new(config.Problems)) {
+		e.failed("inventory", "correct the file", "%s", strings.ReplaceAll(err.Error(), "\n", ";"))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	devices := inv.Devices()
+	if len(devices) == 0 {
+		e.failed("devices", "add devices in ChirpStack", "the applications have none")
+		return nil
+	}
+	e.ok("devices", "%d", len(devices))
+	var profiles []string
+	clock := map[bool]string{}
+	for _, d := range devices {
+		if slices.Contains(profiles, d.Profile) {
+			continue
+		}
+		profiles = append(profiles, d.Profile)
+		p, err := s.nw.Profile(ctx, d.Profile)
+		if err != nil {
+			return err
+		}
+		clock[p.TS003] = p.Name
+		var wrong []string
+		if p.TS004 || p.TS005 {
+			wrong = append(wrong, "ChirpStack handles TS004 or TS005 itself and takes answers for its own deployments")
+		}
+		if p.ClassC {
+			wrong = append(wrong, "it is class C, so that unicast messages are sent while devices listen to the multicast channel")
+		}
+		if len(wrong) > 0 {
+			e.failed("device profile", "set TS004 and TS005 to \"not implemented\" and switch class C off for devices of class A",
+				"%s: %s", p.Name, strings.Join(wrong, "; "))
+		} else {
+			e.ok("device profile", "%s, LoRaWAN %s, without TS004 and TS005", p.Name, p.MACVersion)
+		}
+	}
+	if len(clock) == 2 {
+		e.failed("device profile", "set TS003 to the same in all", "ChirpStack answers the time for %s but not for %s, so sower cannot know who does", clock[true], clock[false])
+	}
+	asked := devices[:min(len(devices), keySample)]
+	var euis []network.EUI64
+	for _, d := range asked {
+		euis = append(euis, d.EUI)
+	}
+	var mu sync.Mutex
+	missing := map[string][]network.EUI64{}
+	err = chirpstack.ForDevices(ctx, euis, func(ctx context.Context, eui network.EUI64) error {
+		r, err := s.nw.Readiness(ctx, eui)
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err != nil:
+			return err
+		case r.Key != nil:
+			missing["keys"] = append(missing["keys"], eui)
+		case r.EndToEnd:
+			missing["end"] = append(missing["end"], eui)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if list := missing["keys"]; len(list) > 0 {
+		e.failed("root keys", "enter GenAppKey (LoRaWAN 1.0.x) or AppKey (1.1) under the keys of the device",
+			"%d of %d devices have none: %s", len(list), len(asked), some(list))
+	} else {
+		e.ok("root keys", "%d of %d devices asked have one", len(asked), len(devices))
+	}
+	if list := missing["end"]; len(list) > 0 {
+		e.failed("encryption", "let the join server give the session keys to ChirpStack", "payloads of %s are encrypted end to end", some(list))
+	}
+	known := 0
+	for _, d := range devices {
+		if d.Packages.Known() {
+			known++
+		}
+	}
+	const remedy = "listen with `sower devices --listen 1h --csv`; a campaign asks each device before it sends anything"
+	if known == 0 {
+		e.unknown("packages", remedy, "no device has told the version of its packages")
+	} else {
+		e.ok("packages", "known of %d of %d devices", known, len(devices))
+	}
+	return nil
+}
+
+// some lists a few devices, in order.
+func some(list []network.EUI64) string {
+	slices.SortFunc(list, func(a, b network.EUI64) int { return bytes.Compare(a[:], b[:]) })
+	var out []string
+	for _, eui := range list[:min(len(list), 5)] {
+		out = append(out, eui.String())
+	}
+	if n := len(list) - len(out); n > 0 {
+		out = append(out, fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sower-fuota/sower/airtime"
+	"github.com/sower-fuota/sower/engine/config"
+)
+
+// settingsFile is where the verbs that talk to a network server look for settings.
+const settingsFile = "sower.toml"
+
+func newInitCommand() *cobra.Command {
+	var out, server, mqtt, region, token string
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "write a sower.toml with every default commented",
+		Long: `init writes the settings of an installation: how to reach ChirpStack and its broker, and every default in a
+comment. It never overwrites a file, and it holds no secret: the API key goes into a file of its own or into an
+environment variable.`,
+		Example: "  sower init --server https://lns.example.com:443 --mqtt mqtts://lns.example.com:8883 --region EU868\n  sower doctor",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := airtime.ParseRegion(region); err != nil {
+				return usagef("init: --region: %w", err)
+			}
+			return initSettings(cmd.OutOrStdout(), out, config.SettingsTemplate(server, mqtt, region, token), token)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&out, "output", "o", settingsFile, "file to write")
+	f.StringVar(&server, "server", "127.0.0.1:8080", "API of ChirpStack, HOST:PORT or https://HOST:PORT")
+	f.StringVar(&mqtt, "mqtt", "mqtt://127.0.0.1:1883", "broker of its events, mqtt://HOST:PORT or mqtts://HOST:PORT")
+	f.StringVar(&region, "region", "EU868", "region of the gateways")
+	f.StringVar(&token, "token-file", "sower.token", "file that will hold the API key")
+	return cmd
+}
+
+func initSettings(stdout io.Writer, out, text, token string) error {
+	// What is written must be readable, whatever the flags were.
+	if _, doc := config.ParseSettings(out, []byte(text)); len(doc.Problems) > 0 {
+		return doc.Problems.Err()
+	}
+	if err := mustNotExist(out); err != nil {
+		return err
+	}
+	if err := writeOutput(out, []byte(text), 0o644); err != nil {
+		return err
+	}
+	if !filepath.IsAbs(token) {
+		token = filepath.Join(filepath.Dir(out), token)
+	}
+	fmt.Fprintf(stdout, "%s written\nput an API key of ChirpStack into %s (chmod 600), then run: sower doctor\n", out, token)
+	return nil
+}

@@ -1,0 +1,91 @@
+package delta
+
+// addressMap turns old addresses into new ones: by the segments, and by what was learned from
+// addresses that the segments got wrong or do not cover.
+type addressMap struct {
+	segs    []segment
+	current int    // index of the segment being copied, or -1
+	base    uint32 // address of offset 0
+	size    int    // of the old image
+
+	keys, values []uint32 // learned, a ring
+	used, next   int
+	lookups      uint64 // segments visited, for the cycle estimate
+}
+
+// How an address was found; contexts of the flag model.
+const (
+	fromGap     = iota // by the nearest segment
+	fromSegment        // inside a segment
+	fromLearned        // learned before
+)
+
+const (
+	minNear = 8  // shortest segment that says where its neighbourhood went
+	beyond  = 64 // bytes after the image that still belong to it
+)
+
+// offset maps an offset in the old image; inside says that a segment contains it.
+func (m *addressMap) offset(t int) (n int, inside bool) {
+	if m.current >= 0 {
+		if s := m.segs[m.current]; t >= s.from && t < s.from+s.length && s.from < m.size {
+			return t - s.shift(), true
+		}
+	}
+	// The first segment that contains t, or else the nearest.
+	best, shift := 1<<30, 0
+	for i := range m.segs {
+		s := &m.segs[i]
+		d := s.from - t
+		if d <= 0 {
+			d = max(0, t-(s.from+s.length)+1)
+		}
+		if d < best && s.from < m.size {
+			best, shift = d, s.shift()
+			if d == 0 {
+				m.lookups += uint64(i)
+				return t - shift, true
+			}
+		}
+	}
+	m.lookups += uint64(len(m.segs))
+	return t - shift, false
+}
+
+// inImage says whether address a lies in or just behind the old image.
+func (m *addressMap) inImage(a uint32) bool { return a-m.base < uint32(m.size)+beyond }
+
+// address maps an address; bit 0, the Thumb bit of a pointer, is kept.
+func (m *addressMap) address(a uint32) (v uint32, how int) {
+	for i, k := range m.keys[:m.used] {
+		if k == a {
+			return m.values[i], fromLearned
+		}
+	}
+	if !m.inImage(a) {
+		return a, fromGap
+	}
+	n, inside := m.offset(int(a-m.base) &^ 1)
+	return m.base + uint32(n) + a&1, b2i(inside)
+}
+
+// learn records that old address k became v, unless the segments say so anyway.
+func (m *addressMap) learn(k, v uint32) {
+	for i := range m.keys[:m.used] {
+		if m.keys[i] == k {
+			m.values[i] = v
+			return
+		}
+	}
+	if m.inImage(k) {
+		if n, _ := m.offset(int(k-m.base) &^ 1); m.base+uint32(n)+k&1 == v {
+			return
+		}
+	}
+	m.keys[m.next], m.values[m.next] = k, v
+	m.next++
+	m.used = max(m.used, m.next)
+	if m.next == len(m.keys) {
+		m.next = 0
+	}
+}

@@ -1,0 +1,153 @@
+package delta
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// defaultRAM is the device memory assumed when Options.RAM is 0, in bytes.
+const defaultRAM = 16384
+
+// DefaultCycles is the decode budget when Options.Cycles is 0: a minute of an 80 MHz Cortex-M4.
+const DefaultCycles = 60 * 80_000_000
+
+// defaultWindow is the scan window tried first, as a value of optionWindow; a budget given
+// explicitly tries the largest first.
+const defaultWindow = 4
+
+// profileRAM is the memory of sow_patch with the map in flash, in bytes: struct sow_patch and its
+// work memory on a 32-bit device. A test compares it with the compiled decoder.
+var profileRAM = [...]uint32{profileStored: 256, profile5: 5120, profile8: 7936, profile16: 15104}
+
+// Segment costs in 1/16 bit: the first, or, as long as the map is too small, the next.
+var segmentCosts = []int{480, 640, 900, 1400, 2200, 3600, 6000, 10000, 20000, 100000}
+
+// layout is a way to use the device's memory.
+type layout struct {
+	profile uint8
+	mapCode uint8 // value of optionCapacity
+	limit   int   // segments
+	ram     uint32
+}
+
+// layouts returns the ways that fit the device, the most promising first.
+func layouts(o Options) ([]layout, error) {
+	ram := o.RAM
+	if ram == 0 {
+		ram = defaultRAM
+	}
+	var l []layout
+	for p := uint8(profile16); p >= profile5; p-- {
+		if profileRAM[p] > ram {
+			continue
+		}
+		if o.Map == MapFlash {
+			limit := 65535 * 64
+			if o.MapBytes != 0 {
+				limit = min(limit, int(o.MapBytes)&^63)
+			}
+			return []layout{{p, 0, limit / mapEntry, profileRAM[p]}}, nil
+		}
+		for k := uint8(7); k > 0; k-- {
+			if need := profileRAM[p] + mapEntry*uint32(mapCapacity[k]); need <= ram {
+				l = append(l, layout{p, k << capacityShift, mapCapacity[k], (need + 255) &^ 255})
+				break
+			}
+		}
+	}
+	if len(l) == 0 && ram < profileRAM[profileStored] {
+		return nil, fmt.Errorf("%w: %d bytes of memory, the smallest profile needs %d", ErrBudget, ram, profileRAM[profileStored])
+	}
+	return l, nil
+}
+
+// search is one call of Encode.
+type search struct {
+	o        Options
+	old, new []byte // new is padded to an even size
+	budget   uint64
+	params   Params // of the best patch so far
+	stream   []byte
+	done     int
+	total    int
+}
+
+func (s *search) step() {
+	s.done++
+	if s.o.Progress != nil {
+		s.o.Progress(min(s.done, s.total), s.total)
+	}
+}
+
+// try encodes with p and segs, narrowing the scan window until the budget holds, and keeps the
+// result if it is the smallest yet.
+func (s *search) try(p Params, segs []segment, window uint8) error {
+	for ; ; window-- {
+		p.Options = p.Options&^optionWindow | window
+		c := newCodec(p, s.old, bytes.Clone(s.new), newEncoder())
+		if err := c.run(segs, 1<<30); err != nil {
+			return err
+		}
+		if c.cycles(len(s.old)) <= s.budget {
+			if stream := c.rc.finish(); len(stream) < len(s.stream) {
+				s.params, s.stream = p, stream
+			}
+			return nil
+		}
+		if window == 0 {
+			return nil
+		}
+	}
+}
+
+// arch looks for patches with one architecture.
+func (s *search) arch(p Params, layouts []layout) error {
+	thumb := p.Options&optionThumb != 0
+	p.Profile = layouts[0].profile
+	// What does each halfword cost without any source?
+	q := p
+	q.Options |= 1
+	t := trace{halfword: make([]uint32, len(s.new)/2)}
+	c := newCodec(q, s.old, bytes.Clone(s.new), newEncoder())
+	c.trace = &t
+	if err := c.run(nil, 0); err != nil {
+		return err
+	}
+	s.step()
+	literal := make([]int32, len(t.halfword))
+	for i, v := range t.halfword {
+		literal[i] = int32(v/16)*7/10 + 26
+	}
+	a := newAligner(s.old, s.new, p.LinkBase, thumb, !thumb || len(s.old) == 0)
+	window := uint8(defaultWindow)
+	if s.o.Cycles != 0 {
+		window = optionWindow
+	}
+	for _, l := range layouts {
+		for _, change := range segmentCosts {
+			segs := a.align(literal, change)
+			s.step()
+			if len(segs) > l.limit {
+				continue
+			}
+			p.Profile, p.RAMBytes = l.profile, l.ram
+			p.Options = p.Options&optionThumb | l.mapCode
+			p.ScratchBytes = 0
+			if l.mapCode == 0 {
+				p.ScratchBytes = uint32(len(segs)*mapEntry+63) &^ 63
+			}
+			if err := s.try(p, segs, window); err != nil {
+				return err
+			}
+			s.step()
+			break
+		}
+	}
+	return nil
+}
+
+// cycles estimates what a Cortex-M4 spends on the run that has just ended.
+func (c *codec) cycles(int) uint64 {
+	w := c.literal.work
+	return 500*uint64(len(c.new)/2) + 20000*w.literals + 5*w.scanned + 10*w.folded + 14*c.am.lookups
+}

@@ -1,0 +1,656 @@
+package plan
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sower-fuota/sower/airtime"
+	"github.com/sower-fuota/sower/applayer"
+	"github.com/sower-fuota/sower/applayer/datablock"
+	"github.com/sower-fuota/sower/bundle"
+	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/fragmentation"
+)
+
+// Uplinks that one device spends on an update beside status answers. Set-up: package version, running version, time
+// request, group, session, window. Afterwards: image, reboot, new version, two deletions and one ordinary uplink.
+const (
+	setUpUplinks  = 6
+	finishUplinks = 6
+	answerBytes   = 12 // of application payload, for their airtime
+	maxUpdates    = 16
+)
+
+// Request is a campaign to be planned by [Fleet].
+type Request struct {
+	Campaign     string
+	Start        time.Time
+	Region       airtime.Region
+	Capabilities network.Capabilities
+	Gateways     []network.EUI64
+	Updates      []Update // candidates, in the order of the campaign file
+	Waves        []Wave
+	Layouts      map[uint16]Layout // by hardware id
+
+	DataRate  int // index, or Automatic
+	FragSize  int // imposed; 0: chosen
+	Frequency uint32
+	Repeater  bool
+	Packages  applayer.Version // of devices that have not told theirs; 0: V2
+	Target    float64          // 0: 0.99
+	Spacing   time.Duration    // between gateways; 0: 5 s
+	Share     float64          // of the duty cycle; 0: 1
+
+	UplinkInterval    time.Duration // 0: 1 h
+	Receive, Transmit float64       // mA
+}
+
+// Update is a bundle that may be sent.
+type Update struct {
+	Name  string
+	Block []byte
+	Bases []bundle.Version // of the image that a patch is against
+}
+
+// Wave is a set of devices that is finished before the next one begins.
+type Wave struct {
+	Name    string
+	Members []Member
+}
+
+// Member is what matters of a device. What is not known is nil; the loss is always an estimate.
+type Member struct {
+	EUI      network.EUI64
+	Version  *bundle.Version
+	Base     *[8]byte // digest of the running image
+	Hardware *uint16
+	Class    *uint32
+	Packages applayer.Version // 0: not known
+	SNR      *float64         // dB
+	Loss     float64          // 0..1
+}
+
+// Problem is a reason why a campaign cannot be planned. Key names the place in the campaign file, such as
+// "bundle[0].file" or "radio.data_rate".
+type Problem struct{ Key, Text, Remedy string }
+
+// Schedule is the plan of a campaign.
+type Schedule struct {
+	Campaign string        `json:"campaign"`
+	Target   string        `json:"target_version"`
+	Starts   time.Time     `json:"starts"`
+	Ends     time.Time     `json:"ends"` // when the last wave is proven, if nothing goes wrong
+	Sessions []Session     `json:"sessions"`
+	Devices  int           `json:"devices"`
+	UpToDate int           `json:"up_to_date"` // run the target already
+	Airtime  time.Duration `json:"airtime_ns"` // of all gateways together, until the last device is complete
+	Uplinks  int           `json:"uplinks"`
+	Proven   bool          `json:"cheapest_proven"` // no other choice of bundles and data rates takes less airtime
+	Usage    []Usage       `json:"duty_cycle"`
+	Warnings []string      `json:"warnings,omitempty"`
+}
+
+// Session is one multicast group of a wave.
+type Session struct {
+	Wave    string          `json:"wave"`
+	Bundle  string          `json:"bundle"`
+	Payload string          `json:"payload"` // full or patch
+	From    []string        `json:"from_versions"`
+	Plan    Plan            `json:"plan"`
+	Devices []network.EUI64 `json:"devices"`
+
+	Opens    time.Time     `json:"window_opens"`
+	Ends     time.Time     `json:"window_ends"`
+	Windows  int           `json:"windows"`            // a class C window lasts 2^15 s at most
+	Expected int           `json:"expected_fragments"` // until the last device is complete, top-ups included
+	Airtime  time.Duration `json:"airtime_ns"`         // of one gateway, until then
+	Energy   float64       `json:"mah_per_device"`     // of a device that listens until the first status round
+	Uplinks  int           `json:"uplinks"`            // of all devices
+	Check    Check         `json:"self_check"`
+	Delayed  time.Duration `json:"delayed_ns,omitempty"` // by the duty cycle, beyond the pace
+	Behind   string        `json:"behind,omitempty"`     // campaign whose session it waits for
+}
+
+// Fleet plans a campaign for a fleet: per wave and group of devices which bundle goes at which data rate, with how
+// much parity, when and at what cost, and books the airtime. It returns everything that stands against the
+// campaign; then the schedule is empty and the book unchanged.
+func Fleet(book *Book, req Request) (Schedule, []Problem) {
+	if req.Packages == 0 {
+		req.Packages = applayer.V2
+	}
+	if req.Target == 0 {
+		req.Target = target
+	}
+	if req.Spacing == 0 {
+		req.Spacing = 5 * time.Second
+	}
+	if req.Share == 0 {
+		req.Share = 1
+	}
+	if req.UplinkInterval == 0 {
+		req.UplinkInterval = time.Hour
+	}
+	f := &fleet{Request: req, book: book.clone()}
+	f.out = Schedule{Campaign: req.Campaign, Starts: req.Start, Proven: true}
+	f.radio()
+	f.updates()
+	f.suit()
+	if len(f.problems) > 0 {
+		return Schedule{}, f.problems
+	}
+	var drafts []draft
+	for _, w := range f.waves {
+		drafts = append(drafts, f.wave(w)...)
+	}
+	if len(f.problems) > 0 {
+		return Schedule{}, f.problems
+	}
+	f.schedule(drafts)
+	if len(f.problems) > 0 {
+		return Schedule{}, f.problems
+	}
+	*book = *f.book
+	return f.out, nil
+}
+
+type fleet struct {
+	Request
+	book      *Book
+	manifests []bundle.Manifest
+	ladder    []rung
+	imposed   int // rung of the imposed data rate; -1: none
+	waves     []wave
+	problems  []Problem
+	out       Schedule
+	guessed   int // devices without link history
+}
+
+// wave is a wave whose members are known to need the update.
+type wave struct {
+	name    string
+	members []Member
+	suits   []uint64
+}
+
+func (f *fleet) problem(key, remedy, format string, args ...any) {
+	f.problems = append(f.problems, Problem{Key: key, Text: fmt.Sprintf(format, args...), Remedy: remedy})
+}
+
+func (f *fleet) warn(format string, args ...any) {
+	f.out.Warnings = append(f.out.Warnings, fmt.Sprintf(format, args...))
+}
+
+// radio judges what the operator has imposed on the radio.
+func (f *fleet) radio() {
+	f.imposed = -1
+	f.ladder = ladder(f.Region, f.Repeater, f.Capabilities.MaxPayload)
+	var known []string
+	for _, r := range slices.Backward(f.ladder) {
+		known = append(known, fmt.Sprintf("%d (%s)", r.index, r.rate))
+	}
+	if f.DataRate != Automatic {
+		f.imposed = slices.IndexFunc(f.ladder, func(r rung) bool { return r.index == f.DataRate })
+		if f.imposed < 0 {
+			f.problem("radio.data_rate", "write \"auto\" or one of "+strings.Join(known, ", "),
+				"%s has no downlink data rate %d by LoRa that carries a fragment", f.Region, f.DataRate)
+		} else if f.FragSize > f.ladder[f.imposed].limit {
+			f.problem("radio.fragment_bytes", "write at most that, or leave it out",
+				"DR%d carries fragments of at most %d bytes, not %d; the server would drop each one without a word",
+				f.DataRate, f.ladder[f.imposed].limit, f.FragSize)
+		}
+	}
+	if len(f.ladder) == 0 {
+		f.problem("radio", "check the region in sower.toml", "%s has no downlink data rate that carries a fragment", f.Region)
+	}
+	if f.Frequency == 0 {
+		f.Frequency, _ = f.Region.RX2()
+	}
+	if _, err := f.Region.SubBand(f.Frequency); err != nil {
+		f.problem("radio.frequency_hz", "write a frequency in Hz within the bands of the region, or leave it out", "%s", err)
+	}
+	if len(f.Gateways) == 0 {
+		f.problem("radio.gateways", "put a gateway into operation", "no gateway is online; the server would accept every fragment and send none")
+	}
+	if f.Capabilities.MulticastClasses != nil && !slices.Contains(f.Capabilities.MulticastClasses, network.ClassC) {
+		f.problem("radio", "use a network that has class C multicast", "%s has no class C multicast", f.Capabilities.Name)
+	}
+}
+
+// updates judges the bundles.
+func (f *fleet) updates() {
+	if len(f.Updates) > maxUpdates {
+		f.problem("bundle", "split the campaign", "%d bundles, at most %d are compared", len(f.Updates), maxUpdates)
+		f.Updates = f.Updates[:maxUpdates]
+	}
+	first := -1
+	for i, u := range f.Updates {
+		key := fmt.Sprintf("bundle[%d].file", i)
+		m, _, err := bundle.Parse(u.Block)
+		f.manifests = append(f.manifests, m)
+		if err != nil {
+			f.problem(key, "make it with `sower sign`", "%s: %s", u.Name, err)
+			continue
+		}
+		if m.Expiry != 0 {
+			at := airtime.UTC(time.Duration(m.Expiry) * time.Second)
+			if !at.After(f.Start) {
+				f.problem(key, "sign the bundle again", "%s expired on %s", u.Name, at.Format(time.RFC3339))
+			}
+		}
+		if m.Codec == bundle.CodecZstd {
+			f.problem(key, "sign it without compression, or as a patch", "%s: devices of the device library do not decode %s", u.Name, m.Codec)
+		}
+		if first < 0 {
+			first = i
+			f.out.Target = m.Version.String()
+		} else if v := f.manifests[first].Version; m.Version != v {
+			f.problem(key, "keep bundles of one version in a campaign", "%s installs version %s, %s installs %s", u.Name, m.Version, f.Updates[first].Name, v)
+		}
+		if l, ok := f.Layouts[m.Hardware]; !ok {
+			f.warn("%s: sower.toml has no [[hardware]] with id %d, so nothing checks that it fits the devices", u.Name, m.Hardware)
+		} else {
+			if text, remedy := l.image(m); text != "" {
+				f.problem(key, remedy, "%s does not fit: %s", u.Name, text)
+			}
+			if l.Class != nil && *l.Class != m.Class {
+				f.problem(key, "sign it with --class of the hardware", "%s is for device class 0x%08x, hardware id %d has 0x%08x", u.Name, m.Class, m.Hardware, *l.Class)
+			}
+		}
+	}
+}
+
+// suit finds out which updates suit which device.
+func (f *fleet) suit() {
+	var used uint64
+	strange := map[string][]network.EUI64{} // devices that nothing suits, by what they run
+	var hardware int                        // devices whose hardware is not known
+	usable := len(f.problems) == 0
+	for _, w := range f.Waves {
+		out := wave{name: w.Name}
+		for _, m := range w.Members {
+			f.out.Devices++
+			if len(f.manifests) > 0 && m.Version != nil && *m.Version == f.manifests[0].Version {
+				f.out.UpToDate++
+				continue
+			}
+			var mask uint64
+			for i, man := range f.manifests {
+				if f.fits(m, f.Updates[i], man) {
+					mask |= 1 << i
+				}
+			}
+			used |= mask
+			if mask == 0 {
+				strange[runs(m)] = append(strange[runs(m)], m.EUI)
+				continue
+			}
+			if m.Hardware == nil {
+				hardware++
+			}
+			if m.SNR == nil {
+				f.guessed++
+			}
+			out.members, out.suits = append(out.members, m), append(out.suits, mask)
+		}
+		if len(out.members) > 0 {
+			f.waves = append(f.waves, out)
+		}
+	}
+	switch {
+	case f.out.Devices == 0:
+		f.problem("devices", "relax its conditions", "no device meets the conditions")
+	case len(f.waves) == 0 && len(strange) == 0 && usable:
+		f.problem("devices", "nothing is left to do", "all %d devices run %s already", f.out.Devices, f.out.Target)
+	}
+	if len(f.manifests) == 0 || f.out.Devices == 0 {
+		return
+	}
+	var whats []string
+	for what := range strange {
+		whats = append(whats, what)
+	}
+	slices.Sort(whats)
+	for _, what := range whats {
+		f.problem("bundle", "add a patch against what they run, or the full image; or exclude them",
+			"no bundle suits %s %s", count(strange[what]), what)
+	}
+	for i, u := range f.Updates {
+		m := f.manifests[i]
+		if used>>i&1 != 0 || m.NewSize == 0 || f.out.UpToDate == f.out.Devices {
+			continue
+		}
+		key := fmt.Sprintf("bundle[%d]", i)
+		switch {
+		case m.Codec == bundle.CodecPatch && len(u.Bases) == 0:
+			f.problem(key, "add base_image with the file of the old image", "%s is a patch, and nothing says which version it is against", u.Name)
+		case m.Codec == bundle.CodecPatch:
+			f.problem(key, "remove it, or run `sower devices` to see what is known and from where",
+				"%s is a patch against %s, which no device of the campaign is known to run", u.Name, versions(u.Bases))
+		default:
+			f.problem(key, "remove it, or correct the devices", "%s is for hardware id %d and device class 0x%08x, which no device of the campaign has", u.Name, m.Hardware, m.Class)
+		}
+	}
+	if hardware > 0 && f.kinds() > 1 {
+		f.problem("devices", "give them the tag, or a column hardware_id in the inventory CSV",
+			"the bundles are for %d kinds of hardware, and that of %d devices is not known", f.kinds(), hardware)
+	} else if hardware > 0 {
+		f.warn("the hardware id of %d devices is not known; the devices check it themselves and refuse another one", hardware)
+	}
+}
+
+// fits reports whether an update suits a device as far as anything is known of it. A patch needs a known base.
+func (f *fleet) fits(m Member, u Update, man bundle.Manifest) bool {
+	if m.Hardware != nil && *m.Hardware != man.Hardware || m.Class != nil && *m.Class != man.Class {
+		return false
+	}
+	switch {
+	case man.Codec != bundle.CodecPatch:
+		return true
+	case m.Base != nil:
+		return *m.Base == man.BaseDigest
+	}
+	return m.Version != nil && slices.Contains(u.Bases, *m.Version)
+}
+
+// kinds counts the hardware ids of the bundles.
+func (f *fleet) kinds() int {
+	seen := map[uint16]bool{}
+	for _, m := range f.manifests {
+		seen[m.Hardware] = true
+	}
+	return len(seen)
+}
+
+func runs(m Member) string {
+	text := "of unknown version"
+	if m.Version != nil {
+		text = "that run " + m.Version.String()
+	}
+	if m.Hardware != nil {
+		text += fmt.Sprintf(" on hardware id %d", *m.Hardware)
+	}
+	return text
+}
+
+func count(list []network.EUI64) string {
+	if len(list) == 1 {
+		return "device " + list[0].String()
+	}
+	return fmt.Sprintf("%d devices (first: %s)", len(list), list[0])
+}
+
+func versions(list []bundle.Version) string {
+	var out []string
+	for _, v := range list {
+		out = append(out, v.String())
+	}
+	return strings.Join(out, ", ")
+}
+
+// draft is a session before it has a time.
+type draft struct {
+	wave    string
+	update  int
+	members []Member
+	plan    Plan
+	sent    int // until the last device is complete
+	toa     time.Duration
+}
+
+// wave splits a wave into sessions.
+func (f *fleet) wave(w wave) []draft {
+	var out []draft
+	for _, version := range []applayer.Version{applayer.V1, applayer.V2} {
+		s := &search{ladder: f.ladder}
+		type kind struct {
+			suits uint64
+			rung  int
+		}
+		at := map[kind]int{}
+		mean, n := 0.0, 0
+		for i, m := range w.members {
+			if m.Packages != version && !(m.Packages == 0 && f.Packages == version) {
+				continue
+			}
+			k := kind{w.suits[i], f.fastest(m)}
+			c, ok := at[k]
+			if !ok {
+				c = len(s.classes)
+				at[k] = c
+				s.classes = append(s.classes, class{suits: k.suits, rung: k.rung})
+			}
+			s.classes[c].members = append(s.classes[c].members, i)
+			s.classes[c].losses[bin(m.Loss)]++
+			mean += m.Loss
+			n++
+		}
+		if n == 0 {
+			continue
+		}
+		if len(s.classes) > 64 {
+			f.problem("devices", "split the campaign", "wave %s has %d kinds of devices, at most 64 are compared", w.name, len(s.classes))
+			continue
+		}
+		matrix := fragmentation.V2
+		if version == applayer.V1 {
+			matrix = fragmentation.V1
+		}
+		s.shape = func(o option) shape { return f.cut(o, matrix, mean/float64(n)) }
+		pick, proven := s.run()
+		f.out.Proven = f.out.Proven && proven
+		if !proven {
+			f.warn("wave %s: %d kinds of devices are too many to prove that no cheaper choice exists", w.name, len(s.classes))
+		}
+		groups := map[option]*draft{}
+		losses := map[option]*[101]float64{}
+		var order []option
+		for c, o := range pick {
+			if o.update < 0 {
+				f.unservable(s, s.classes[c])
+				continue
+			}
+			g := groups[o]
+			if g == nil {
+				g = &draft{wave: w.name, update: o.update}
+				groups[o], losses[o] = g, &[101]float64{}
+				order = append(order, o)
+			}
+			for _, i := range s.classes[c].members {
+				g.members = append(g.members, w.members[i])
+			}
+			for p, x := range s.classes[c].losses {
+				losses[o][p] += x
+			}
+		}
+		slices.SortFunc(order, func(a, b option) int { return (a.update-b.update)*len(f.ladder) + a.rung - b.rung })
+		for _, o := range order {
+			g := groups[o]
+			g.sent, g.toa = sent(s.cut(o).m, *losses[o]), s.cut(o).toa
+			var err error
+			if g.plan, err = f.make(g, o, s.cut(o).size, matrix); err != nil {
+				f.problem(fmt.Sprintf("bundle[%d].file", o.update), "see the cause", "%s: %s", f.Updates[o.update].Name, err)
+				continue
+			}
+			out = append(out, *g)
+		}
+	}
+	return out
+}
+
+// fastest returns the first rung of the ladder that a device can receive.
+func (f *fleet) fastest(m Member) int {
+	if f.imposed >= 0 {
+		return f.imposed
+	}
+	for i, r := range f.ladder {
+		if m.SNR != nil && *m.SNR >= r.need || m.SNR == nil && r.rate.SpreadingFactor >= fallbackSF {
+			return i
+		}
+	}
+	return len(f.ladder) - 1
+}
+
+// cut chooses fragment size and number for an option.
+func (f *fleet) cut(o option, matrix fragmentation.Matrix, loss float64) shape {
+	r, block, man := f.ladder[o.rung], f.Updates[o.update].Block, f.manifests[o.update]
+	sh := shape{}
+	if f.FragSize > r.limit {
+		sh.refusal = fmt.Sprintf("fragments of %d bytes, DR%d carries %d", f.FragSize, r.index, r.limit)
+		return sh
+	}
+	ch, err := fragmentation.Choose(fragmentation.Request{Length: len(block), Matrix: matrix, MaxSize: r.limit, Size: f.FragSize,
+		Loss: min(loss, 0.9)})
+	if err != nil {
+		sh.refusal = err.Error()
+		return sh
+	}
+	sh.m, sh.size = ch.M, ch.Size
+	sh.toa = r.rate.TimeOnAir(sh.size+datablock.FragmentOverhead+airtime.PHYOverhead, airtime.Downlink)
+	if l, ok := f.Layouts[man.Hardware]; ok {
+		sh.refusal = l.session(sh.m, sh.size, int(man.RAM))
+	}
+	return sh
+}
+
+// unservable explains why a class has no session.
+func (f *fleet) unservable(s *search, c class) {
+	for u := range f.Updates {
+		if c.suits>>u&1 == 0 {
+			continue
+		}
+		f.problem(fmt.Sprintf("bundle[%d].file", u), "use a patch, larger fragments or a faster data rate",
+			"%s does not fit %d devices at DR%d: %s", f.Updates[u].Name, len(c.members), s.ladder[c.rung].index,
+			s.cut(option{u, c.rung}).refusal)
+	}
+}
+
+func (f *fleet) make(g *draft, o option, size int, matrix fragmentation.Matrix) (Plan, error) {
+	in := Input{Block: f.Updates[o.update].Block, Region: f.Region, DataRate: f.ladder[o.rung].index, Devices: len(g.members),
+		Gateways: len(f.Gateways), Matrix: matrix, FragSize: size, Target: f.Target, Capabilities: f.Capabilities,
+		Frequency: f.Frequency, Spacing: f.Spacing, Share: f.Share, Repeater: f.Repeater, FullSize: int(f.manifests[o.update].NewSize)}
+	for _, m := range g.members {
+		in.Loss = append(in.Loss, min(m.Loss, 0.99))
+	}
+	return Make(in)
+}
+
+// schedule gives each session its time, and the campaign its costs.
+func (f *fleet) schedule(drafts []draft) {
+	set := 6 * f.UplinkInterval // one answer per uplink
+	lead := 6 * f.UplinkInterval
+	finish := time.Duration(finishUplinks) * f.UplinkInterval
+	begin, end := f.Start, f.Start
+	for i, d := range drafts {
+		if i > 0 && d.wave != drafts[i-1].wave {
+			begin = end.Add(finish)
+		}
+		frames := d.sent + 2
+		at, err := f.book.place(f.Campaign, begin.Add(set+lead), d.plan, f.Gateways, frames, f.Spacing)
+		if err != nil {
+			f.problem("radio", "choose a faster data rate or another frequency", "%s", err)
+			return
+		}
+		_, fit := d.plan.Window(frames, repairRounds)
+		windows := max(1, (frames+max(fit, 1)-1)/max(fit, 1))
+		at.ends = at.ends.Add(time.Duration(windows-1) * lead)
+		s := Session{Wave: d.wave, Bundle: f.Updates[d.update].Name, Payload: f.manifests[d.update].Codec.String(), Plan: d.plan,
+			Opens: at.opens, Ends: at.ends, Windows: windows, Expected: d.sent, Airtime: time.Duration(frames) * d.toa,
+			Delayed: at.delayed}
+		if at.behind != f.Campaign {
+			s.Behind = at.behind
+		}
+		from := map[bundle.Version]bool{}
+		unknown := false
+		var losses [101]float64
+		for _, m := range d.members {
+			s.Devices = append(s.Devices, m.EUI)
+			losses[bin(m.Loss)]++
+			if m.Version != nil {
+				from[*m.Version] = true
+			} else {
+				unknown = true
+			}
+		}
+		var known []bundle.Version
+		for v := range from {
+			known = append(known, v)
+		}
+		slices.Sort(known)
+		for _, v := range known {
+			s.From = append(s.From, v.String())
+		}
+		if unknown {
+			s.From = append(s.From, "unknown")
+		}
+		s.Uplinks = len(d.members) * (setUpUplinks + finishUplinks)
+		if d.plan.Canary {
+			s.Uplinks += len(d.members)
+		}
+		s.Uplinks += int(math.Ceil(float64(len(d.members)) * (1 - f.Target) * 2))
+		rate, _ := f.Region.DataRate(d.plan.DataRate)
+		up := rate.TimeOnAir(answerBytes+airtime.PHYOverhead, airtime.Uplink)
+		s.Energy = f.Receive*d.plan.Duration.Hours() +
+			f.Transmit*up.Hours()*float64(s.Uplinks)/float64(len(d.members))
+		s.Check = selfCheck(d.plan, losses)
+		if !s.Check.Meets(f.Target) {
+			f.warn("session of wave %s: %.1f %% of %d simulated devices complete with the first burst, %.1f %% were planned",
+				d.wave, 100*s.Check.Complete, s.Check.Devices, 100*f.Target)
+		}
+		man := f.manifests[d.update]
+		if man.Expiry != 0 {
+			if at := airtime.UTC(time.Duration(man.Expiry) * time.Second); !at.After(s.Ends) {
+				f.problem(fmt.Sprintf("bundle[%d].file", d.update), "sign the bundle again with a later expiry, or start earlier",
+					"%s expires on %s, wave %s is on the air until %s", s.Bundle, at.Format(time.RFC3339), d.wave, s.Ends.Format(time.RFC3339))
+			}
+		}
+		if l, ok := f.Layouts[man.Hardware]; ok {
+			if top := l.MaxLost(d.plan.M, d.plan.FragSize); top < d.plan.M {
+				f.warnCap(d, top)
+			}
+		}
+		end = later(end, s.Ends)
+		f.out.Airtime += s.Airtime * time.Duration(len(f.Gateways))
+		f.out.Uplinks += s.Uplinks
+		f.out.Sessions = append(f.out.Sessions, s)
+	}
+	f.out.Ends = end.Add(finish)
+	f.out.Usage = f.book.Usage(f.Gateways)
+	if f.imposed >= 0 {
+		weak := 0
+		for _, w := range f.waves {
+			for _, m := range w.members {
+				if m.SNR != nil && *m.SNR < f.ladder[f.imposed].need {
+					weak++
+				}
+			}
+		}
+		if weak > 0 {
+			f.warn("%d devices are heard with less than the margin of %d dB that DR%d wants; \"auto\" would serve them more slowly", weak, margin, f.DataRate)
+		}
+	}
+	if f.guessed > 0 && f.imposed < 0 {
+		f.warn("%d devices have no link history: SF%d and a loss of 10 %% are guesses; listen with `sower devices --listen`", f.guessed, fallbackSF)
+	}
+}
+
+// warnCap warns of devices that lose more than their decoder has rows for.
+func (f *fleet) warnCap(d draft, top int) {
+	over := 0.0
+	for _, m := range d.members {
+		over += fragmentation.OverCap(d.plan.M, top, min(m.Loss, 0.99))
+	}
+	if over >= 0.5 {
+		f.warn("wave %s: about %.0f devices will lose more than the %d data fragments that their slot B can solve for, and cannot complete in one session",
+			d.wave, over, top)
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
