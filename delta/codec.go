@@ -51,7 +51,7 @@ const (
 var profiles = [...]tables{
 	profile5:  {learned: 16, order0: 512, candidates: 64, journal: 64},
 	profile8:  {learned: 64, order0: 1024, candidates: 256, journal: 256},
-	profile16: {learned: 128, order0: 2048, candidates: 512, journal: 1024},
+	profile16: {learned: 128, order0: 2048, candidates: 256, journal: 1024},
 }
 
 // Options bits of a profile with a model.
@@ -115,12 +115,16 @@ type trace struct {
 	count    [numClasses]int // halfwords
 	misses   [numClasses]int // of which coded as literals
 	halfword []uint32        // cost of each halfword; may be nil
-	work     work
 }
 
-// work counts what a device spends its cycles on.
-type work struct {
-	flags, literals, scanned, folded, lookups uint64
+// Work counts what a device spends its cycles on.
+type Work struct {
+	Halfwords uint64 // decoded
+	Literals  uint64 // halfwords coded as literals
+	Scanned   uint64 // offsets looked at
+	Folded    uint64 // votes of candidates counted, bit by bit
+	Journal   uint64 // mispredictions looked at
+	Lookups   uint64 // segments looked at
 }
 
 func newCodec(p Params, old, new []byte, rc *coder) *codec {

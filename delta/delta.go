@@ -157,11 +157,8 @@ func Encode(old, new []byte, o Options) (Params, []byte, error) {
 // Decode returns the new image. Errors wrap ErrParams, ErrBase or ErrStream. A damaged stream
 // that still decodes gives a wrong image: compare its digest with the one in the manifest.
 func Decode(p Params, old, stream []byte) ([]byte, error) {
-	if err := p.Validate(); err != nil {
+	if err := p.check(old); err != nil {
 		return nil, err
-	}
-	if uint32(len(old)) != p.BaseSize {
-		return nil, fmt.Errorf("%w: %d bytes, the patch was made for %d", ErrBase, len(old), p.BaseSize)
 	}
 	if p.Profile == profileStored {
 		if len(stream) != int(p.NewSize) {
@@ -169,7 +166,28 @@ func Decode(p Params, old, stream []byte) ([]byte, error) {
 		}
 		return bytes.Clone(stream), nil
 	}
+	c, err := decode(p, old, stream, nil)
+	if err != nil {
+		return nil, err
+	}
+	return c.new[:p.NewSize], nil
+}
+
+// check reports whether p is valid and old may be its base.
+func (p Params) check(old []byte) error {
+	if err := p.Validate(); err != nil {
+		return err
+	}
+	if uint32(len(old)) != p.BaseSize {
+		return fmt.Errorf("%w: %d bytes, the patch was made for %d", ErrBase, len(old), p.BaseSize)
+	}
+	return nil
+}
+
+// decode runs the decoder of a profile that has a model; t may be nil. The caller has checked p.
+func decode(p Params, old, stream []byte, t *trace) (*codec, error) {
 	c := newCodec(p, old, make([]byte, (p.NewSize+1)&^1), newDecoder(stream))
+	c.trace = t
 	limit := int(p.ScratchBytes) / mapEntry
 	if k := p.Options & optionCapacity >> capacityShift; k != 0 {
 		limit = mapCapacity[k]
@@ -180,7 +198,7 @@ func Decode(p Params, old, stream []byte) ([]byte, error) {
 	if c.rc.at < len(stream) || c.rc.overrun() {
 		return nil, fmt.Errorf("%w: %d bytes, %d used", ErrStream, len(stream), c.rc.at)
 	}
-	return c.new[:p.NewSize], nil
+	return c, nil
 }
 
 // How many pointers to functions make an image perhaps, and surely, Thumb code.

@@ -57,7 +57,7 @@ type literalModel struct {
 
 	delta   [numClasses]uint16 // last deviation
 	success [2][numClasses]uint8
-	work    *work
+	work    Work
 }
 
 func (l *literalModel) init(t tables, window int, thumb bool) {
@@ -73,7 +73,6 @@ func (l *literalModel) init(t tables, window int, thumb bool) {
 	}
 	l.order0 = make([]history, t.order0)
 	l.mix = newMixer(32, numInputs)
-	l.work = new(work)
 }
 
 // swap puts the byte that is coded first into the high byte.
@@ -125,7 +124,7 @@ func (c *codec) scanBlock(img []byte, j, step, at int, key byte) bool {
 		if j < last {
 			return true
 		}
-		l.work.scanned += uint64((j-last)/-step + 1)
+		l.work.Scanned += uint64((j-last)/-step + 1)
 	} else {
 		if j < low {
 			j += (low - j + step - 1) / step * step
@@ -134,7 +133,7 @@ func (c *codec) scanBlock(img []byte, j, step, at int, key byte) bool {
 		if j > last {
 			return true
 		}
-		l.work.scanned += uint64((last-j)/step + 1)
+		l.work.Scanned += uint64((last-j)/step + 1)
 	}
 	for ; ; j += step {
 		if step < 0 && j < last || step > 0 && j > last {
@@ -164,6 +163,7 @@ func (c *codec) codeLiteral(n, o int, v uint32, p prediction, have, second bool)
 	l := &c.literal
 	v = l.swap(v)
 	pred := l.swap(p.value)
+	l.work.Literals++
 	c.scan(n, o, byte(c.last[0]>>8), true)
 
 	guess := l.remember(pred, p.class, have, true)
@@ -220,6 +220,7 @@ func (l *literalModel) remember(pred uint32, cl class, have, first bool) (guess 
 		return guess
 	}
 	best := 1 << 16
+	l.work.Journal += uint64(len(l.journal))
 	full := len(l.list) + likeLimit
 	for i := len(l.journal) - 1; i >= 0; i-- {
 		e := l.entry(i)
@@ -282,7 +283,7 @@ func (l *literalModel) code(rc *coder, v uint32, b *byteModel) uint32 {
 				}
 			}
 		}
-		l.work.folded += uint64(len(l.list))
+		l.work.Folded += uint64(len(l.list))
 		order0 := &l.order0[(b.ctx*2+pos)<<8&(len(l.order0)-1)|int(node)]
 		h[inOrder0] = *order0
 		for k, s := range h {

@@ -28,7 +28,8 @@ func newCampaignCommand() *cobra.Command {
 }
 
 func newCampaignInitCommand() *cobra.Command {
-	var file, out, name, base string
+	var at siteFlags
+	var out, name, base string
 	var bundles []string
 	cmd := &cobra.Command{
 		Use:   "init APPLICATION",
@@ -41,7 +42,7 @@ in a comment. It never overwrites a file.`,
 			if base != "" && len(bundles) != 1 {
 				return usagef("campaign init: --base goes with one --bundle")
 			}
-			s, err := openSite(file)
+			s, err := at.open()
 			if err != nil {
 				return err
 			}
@@ -53,8 +54,8 @@ in a comment. It never overwrites a file.`,
 			return campaignInit(cmd.OutOrStdout(), app, out, name, base, bundles)
 		},
 	}
+	at.add(cmd)
 	f := cmd.Flags()
-	f.StringVar(&file, "config", settingsFile, "settings")
 	f.StringVarP(&out, "output", "o", "", "file to write (default: NAME.toml)")
 	f.StringVar(&name, "name", "", "name of the campaign (default: that of the application)")
 	f.StringArrayVar(&bundles, "bundle", nil, "bundle to send; may be repeated")

@@ -23,7 +23,7 @@ import (
 const history = 7 * 24 * time.Hour
 
 func newDevicesCommand() *cobra.Command {
-	var file string
+	var at siteFlags
 	var asJSON, asCSV bool
 	var apps []string
 	var listen time.Duration
@@ -44,7 +44,7 @@ What it prints with --csv, and an [inventory] csv in sower.toml that names such 
 			if listen < 0 {
 				return usagef("devices: --listen %s is negative", listen)
 			}
-			s, err := openSite(file)
+			s, err := at.open()
 			if err != nil {
 				return err
 			}
@@ -62,8 +62,8 @@ What it prints with --csv, and an [inventory] csv in sower.toml that names such 
 			return printDevices(cmd.OutOrStdout(), inv, time.Now())
 		},
 	}
+	at.add(cmd)
 	f := cmd.Flags()
-	f.StringVar(&file, "config", settingsFile, "settings")
 	f.StringSliceVar(&apps, "application", nil, "application id; may be repeated (default: those of the settings, else all)")
 	f.DurationVar(&listen, "listen", 0, "listen to uplinks for so long")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
@@ -228,6 +228,8 @@ func cell[T any](f inventory.Fact[T], now time.Time, text func(T) string) string
 // age renders a duration in its largest unit.
 func age(d time.Duration) string {
 	switch {
+	case d < 0:
+		return "0 s" // another clock; doctor compares them
 	case d < 2*time.Minute:
 		return fmt.Sprintf("%d s", int(d.Seconds()))
 	case d < 2*time.Hour:

@@ -30,8 +30,18 @@ type site struct {
 	nw   *chirpstack.Network
 }
 
-// openSite reads the settings and prepares the connection. The server is asked by the first call.
-func openSite(path string) (*site, error) {
+// siteFlags name an installation on the command line.
+type siteFlags struct{ file, server, mqtt string }
+
+func (f *siteFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.file, "config", settingsFile, "settings")
+	cmd.Flags().StringVar(&f.server, "server", "", "address of the network server, instead of that of the settings")
+	cmd.Flags().StringVar(&f.mqtt, "mqtt", "", "address of its broker, instead of that of the settings")
+}
+
+// open reads the settings and prepares the connection. The server is asked by the first call.
+func (f *siteFlags) open() (*site, error) {
+	path := f.file
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("settings %s: no such file; write one with `sower init`, or name another with --config", path)
@@ -42,6 +52,12 @@ func openSite(path string) (*site, error) {
 	cfg, doc := config.ParseSettings(path, text)
 	if err := doc.Problems.Err(); err != nil {
 		return nil, err
+	}
+	if f.server != "" {
+		cfg.ChirpStack.Server = f.server
+	}
+	if f.mqtt != "" {
+		cfg.ChirpStack.MQTT = f.mqtt
 	}
 	s := &site{Settings: cfg, file: path}
 	cs := cfg.ChirpStack
@@ -193,7 +209,7 @@ func (e *examination) failures() int {
 }
 
 func newDoctorCommand() *cobra.Command {
-	var file string
+	var at siteFlags
 	var asJSON bool
 	var listen time.Duration
 	cmd := &cobra.Command{
@@ -206,18 +222,18 @@ token, broker, gateways, device profiles, root keys, clock. It changes nothing. 
 			if listen < 0 {
 				return usagef("doctor: --listen %s is negative", listen)
 			}
-			s, err := openSite(file)
+			s, err := at.open()
 			if err != nil {
 				return err
 			}
 			defer s.nw.Close()
 			var e examination
 			err = s.examine(cmd.Context(), &e, listen)
-			if err != nil && len(e.checks) <= 1 {
+			if err != nil && len(e.checks) <= 1 && !asJSON {
 				return err // the server does not answer: nothing else can be said
 			}
 			if err != nil {
-				e.failed("server", "run doctor again", "%s", err)
+				e.failed("server", "start it, or correct its address in "+s.file, "%s", err)
 			}
 			if err := e.print(cmd.OutOrStdout(), asJSON); err != nil {
 				return err
@@ -228,8 +244,8 @@ token, broker, gateways, device profiles, root keys, clock. It changes nothing. 
 			return nil
 		},
 	}
+	at.add(cmd)
 	f := cmd.Flags()
-	f.StringVar(&file, "config", settingsFile, "settings")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	f.DurationVar(&listen, "listen", 3*time.Second, "wait so long for an event, which shows clock and quality of service")
 	return cmd

@@ -79,17 +79,30 @@ through ChirpStack, repairs, and proves what each device runs. Exit codes: 0 don
 		newInspectCommand(),
 		newFragmentCommand(),
 		newReassembleCommand(),
+		newInitCommand(),
+		newDoctorCommand(),
+		newDevicesCommand(),
+		newCampaignCommand(),
+		newPlanCommand(),
 		newRehearseCommand(),
+		newSimulateCommand(),
 		newBenchCommand(),
 	)
-	for _, c := range append(root.Commands(), root) {
-		args := c.Args
-		c.Args = func(cmd *cobra.Command, a []string) error {
+	refuseArguments(root)
+	return root
+}
+
+// refuseArguments makes wrong arguments of a command and of those below it usage errors.
+func refuseArguments(cmd *cobra.Command) {
+	if args := cmd.Args; args != nil {
+		cmd.Args = func(cmd *cobra.Command, a []string) error {
 			if err := args(cmd, a); err != nil {
 				return usagef("%s: %w", cmd.Name(), err)
 			}
 			return nil
 		}
 	}
-	return root
+	for _, c := range cmd.Commands() {
+		refuseArguments(c)
+	}
 }

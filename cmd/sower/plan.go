@@ -30,7 +30,7 @@ import (
 )
 
 func newPlanCommand() *cobra.Command {
-	var file string
+	var at siteFlags
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "plan CAMPAIGN.toml...",
@@ -42,7 +42,7 @@ duty cycle of each gateway. Campaigns given together share one account of the ai
 Whatever stands against a campaign is listed at once, with file, line and remedy, and nothing is sent.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := openSite(file)
+			s, err := at.open()
 			if err != nil {
 				return err
 			}
@@ -63,7 +63,7 @@ Whatever stands against a campaign is listed at once, with file, line and remedy
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", settingsFile, "settings")
+	at.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON; durations in nanoseconds")
 	return cmd
 }

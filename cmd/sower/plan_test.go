@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/sower-fuota/sower/delta"
+	"github.com/sower-fuota/sower/engine/campaign"
+	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/plan"
 	"github.com/sower-fuota/sower/simulator/networkserver"
 )
@@ -74,6 +76,21 @@ func TestCampaignInitAndPlan(t *testing.T) {
 	if len(sc.Sessions) != 2 || sc.Devices != 2 || sc.Target != "1.1.0" || sc.Sessions[0].Wave != "canary" || len(sc.Sessions[0].Devices) != 1 ||
 		sc.Sessions[0].Payload != "patch" || sc.Sessions[0].Plan.Gateways != 2 || !sc.Proven || len(sc.Usage) != 2 {
 		t.Errorf("%s", out)
+	}
+	// What was planned is what the engine can run.
+	block, err := os.ReadFile(in.file("patch.sow"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range sc.Sessions {
+		spec := campaign.Spec{ID: x.Wave, Application: meters, Block: block, Plan: x.Plan, Gateways: []network.EUI64{network.EUI64(roofID)},
+			McAddr: 1, McKey: network.Key{1}}
+		for _, eui := range x.Devices {
+			spec.Devices = append(spec.Devices, campaign.Target{EUI: eui})
+		}
+		if _, err := campaign.New(spec); err != nil {
+			t.Errorf("wave %s: %v", x.Wave, err)
+		}
 	}
 	out, _, err = verb(newPlanCommand(), append(config, path)...)
 	if err != nil {

@@ -269,7 +269,13 @@ func TestDoctor(t *testing.T) {
 			t.Errorf("%s: %s, want unknown", name, got)
 		}
 	}
-	out, _, err := verb(newDoctorCommand(), "--config", in.file("sower.toml"), "--listen", "1ms")
+	in.write(t, "sower.toml", "[chirpstack]\nserver = \"127.0.0.1:1\"\nmqtt = \"mqtt://127.0.0.1:1\"\ntoken_file = \"sower.token\"\n")
+	if r, _ := doctor(t, in); r.state("server", "127.0.0.1:1 does not answer") != "failed" {
+		t.Errorf("no server, in JSON: %+v", r.Checks)
+	}
+	// Addresses on the command line go before those of the settings, for a server that is there for an hour.
+	out, _, err := verb(newDoctorCommand(), "--config", in.file("sower.toml"), "--listen", "1ms", "--server", in.server.GRPCAddress(),
+		"--mqtt", "mqtt://"+in.server.MQTTAddress())
 	if err != nil || !strings.Contains(out, "✓ server") || !strings.Contains(out, "– events") || strings.Contains(out, "✗") {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -315,6 +321,24 @@ func TestDoctorFinds(t *testing.T) {
 		in.write(t, "sower.token", "reader")
 		r, _ := doctor(t, in, "--listen", "1ms")
 		if r.state("token", "may not create multicast groups") != "failed" {
+			t.Errorf("%+v", r.Checks)
+		}
+	})
+	t.Run("token of a tenant", func(t *testing.T) {
+		in := install(t, func(c *networkserver.Config) {
+			c.Keys = []networkserver.APIKey{{Token: "tenant-key", Tenant: c.Tenant.ID}}
+			c.Devices[2].Keys.GenAppKey = lorawan.AES128Key{9}
+		})
+		in.write(t, "sower.token", "tenant-key")
+		if r, err := doctor(t, in, "--listen", "1ms"); err != nil {
+			t.Errorf("%v %+v", err, r.Checks)
+		}
+		text, err := os.ReadFile(in.file("sower.toml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.write(t, "sower.toml", strings.Replace(string(text), "applications", "# applications", 1))
+		if r, _ := doctor(t, in, "--listen", "1ms"); r.state("applications", "name them in [chirpstack] applications") != "failed" {
 			t.Errorf("%+v", r.Checks)
 		}
 	})

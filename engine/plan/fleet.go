@@ -396,7 +396,7 @@ type draft struct {
 	update  int
 	members []Member
 	plan    Plan
-	sent    int // until the last device is complete
+	sent    int // in the first burst, and until the last device is complete
 	toa     time.Duration
 }
 
@@ -404,7 +404,7 @@ type draft struct {
 func (f *fleet) wave(w wave) []draft {
 	var out []draft
 	for _, version := range []applayer.Version{applayer.V1, applayer.V2} {
-		s := &search{ladder: f.ladder}
+		s := &search{ladder: f.ladder, target: f.Target}
 		type kind struct {
 			suits uint64
 			rung  int
@@ -468,12 +468,13 @@ func (f *fleet) wave(w wave) []draft {
 		slices.SortFunc(order, func(a, b option) int { return (a.update-b.update)*len(f.ladder) + a.rung - b.rung })
 		for _, o := range order {
 			g := groups[o]
-			g.sent, g.toa = sent(s.cut(o).m, *losses[o]), s.cut(o).toa
+			g.sent, g.toa = sent(s.cut(o).m, *losses[o], math.Ln2), s.cut(o).toa
 			var err error
 			if g.plan, err = f.make(g, o, s.cut(o).size, matrix); err != nil {
 				f.problem(fmt.Sprintf("bundle[%d].file", o.update), "see the cause", "%s: %s", f.Updates[o.update].Name, err)
 				continue
 			}
+			g.sent = max(g.sent, g.plan.M+g.plan.Parity)
 			out = append(out, *g)
 		}
 	}

@@ -238,7 +238,7 @@ func (in *Input) parity(p *Plan, fleet []fragmentation.Link, loss float64) error
 		return fmt.Errorf("%w: %w", ErrInput, err)
 	}
 	p.Indices = list
-	if p.Parity > p.M {
+	if p.Parity > p.M && p.M >= 10 { // of a few fragments, a few more are many
 		p.warn("the fleet loses so much that parity outweighs data: %d and %d fragments; choose a slower data rate", p.Parity, p.M)
 	}
 	return nil

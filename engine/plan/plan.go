@@ -1,8 +1,10 @@
-// Package plan decides how one block is sent to one group of devices: data rate, fragment size, parity, pace,
-// receive window, and what that costs in airtime and time. It covers LoRaWAN class C multicast by TS004 and
-// TS005; several waves, class B and a duty-cycle ledger shared by campaigns are not in it.
+// Package plan decides how firmware reaches a fleet over LoRaWAN class C multicast by TS004 and TS005. [Make] plans
+// one block for one group of devices: data rate, fragment size, parity, pace, receive window, and what that costs.
+// [Fleet] plans a campaign: which bundle goes to which devices at which data rate, wave by wave, when, and what it
+// costs, with one account of the air ([Book]) for all campaigns. Class B, top-ups by unicast and airtime that
+// others use are not in it.
 //
-// Everything here is a pure function: the same input gives the same plan.
+// Everything here is a pure function of its arguments: the same input gives the same plan.
 package plan
 
 import (

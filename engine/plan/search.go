@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"math"
 	"math/bits"
 	"slices"
@@ -44,13 +45,15 @@ type shape struct {
 }
 
 // search finds the cheapest set of sessions: which update goes at which data rate, and who listens to what. The
-// cost of a session is the airtime until its last device is complete, so it only rises with each device.
+// cost of a session is the airtime of its first burst or, if that takes more, until its last device is complete.
+// The latter only rises with each device, and so bounds what a choice will cost at least.
 type search struct {
 	ladder  []rung
 	classes []class
 	shape   func(option) shape
+	target  float64 // share of the devices that the first burst completes
 
-	cost   map[visit]time.Duration
+	cost   map[visit]price
 	shapes map[option]shape
 	open   map[option]uint64 // classes by number
 	choice []option
@@ -65,12 +68,15 @@ type visit struct {
 	members uint64
 }
 
+// price is the airtime of one gateway.
+type price struct{ least, whole time.Duration }
+
 const never = time.Duration(math.MaxInt64)
 
 // run returns the option of each class, and whether no other set is cheaper. A class without any option has
 // update -1.
 func (s *search) run() (pick []option, proven bool) {
-	s.cost, s.shapes, s.open = map[visit]time.Duration{}, map[option]shape{}, map[option]uint64{}
+	s.cost, s.shapes, s.open = map[visit]price{}, map[option]shape{}, map[option]uint64{}
 	s.choice, s.best = make([]option, len(s.classes)), never
 	// The slowest first: whatever is opened for them is open to all others.
 	slices.SortStableFunc(s.classes, func(a, b class) int {
@@ -112,12 +118,19 @@ func (s *search) cut(o option) shape {
 	return sh
 }
 
-func (s *search) descend(i int, spent time.Duration) {
-	if s.nodes++; s.nodes > maxNodes && s.bestPick != nil || spent >= s.best {
+// descend decides for class i and all after it. least bounds the cost of what is decided.
+func (s *search) descend(i int, least time.Duration) {
+	if s.nodes++; s.nodes > maxNodes && s.bestPick != nil || least >= s.best {
 		return
 	}
 	if i == len(s.classes) {
-		s.best, s.bestPick = spent, slices.Clone(s.choice)
+		var whole time.Duration
+		for o, members := range s.open {
+			whole += s.price(o, members).whole
+		}
+		if whole < s.best || s.bestPick == nil {
+			s.best, s.bestPick = whole, slices.Clone(s.choice)
+		}
 		return
 	}
 	type step struct {
@@ -126,31 +139,31 @@ func (s *search) descend(i int, spent time.Duration) {
 	}
 	var steps []step
 	for _, o := range s.options(s.classes[i]) {
-		steps = append(steps, step{o, s.price(o, s.open[o]|1<<i) - s.price(o, s.open[o])})
+		steps = append(steps, step{o, s.price(o, s.open[o]|1<<i).least - s.price(o, s.open[o]).least})
 	}
 	if len(steps) == 0 {
 		s.choice[i] = option{-1, -1}
-		s.descend(i+1, spent)
+		s.descend(i+1, least)
 		return
 	}
-	slices.SortStableFunc(steps, func(a, b step) int { return int(min(max(a.extra-b.extra, -1), 1)) })
+	slices.SortStableFunc(steps, func(a, b step) int { return cmp.Compare(a.extra, b.extra) })
 	for _, st := range steps {
 		before := s.open[st.o]
 		s.open[st.o] = before | 1<<i
 		s.choice[i] = st.o
-		s.descend(i+1, spent+st.extra)
+		s.descend(i+1, least+st.extra)
 		s.open[st.o] = before
 	}
 }
 
-// price is the airtime of one gateway until all members are complete.
-func (s *search) price(o option, members uint64) time.Duration {
+// price is what a session of these classes costs.
+func (s *search) price(o option, members uint64) price {
 	if members == 0 {
-		return 0
+		return price{}
 	}
 	k := visit{o, members}
-	if d, ok := s.cost[k]; ok {
-		return d
+	if p, ok := s.cost[k]; ok {
+		return p
 	}
 	var losses [101]float64
 	for i, c := range s.classes {
@@ -161,14 +174,21 @@ func (s *search) price(o option, members uint64) time.Duration {
 		}
 	}
 	sh := s.cut(o)
-	d := time.Duration(sent(sh.m, losses)+2) * sh.toa
-	s.cost[k] = d
-	return d
+	all := sent(sh.m, losses, math.Ln2)
+	n := 0.0
+	for _, x := range losses {
+		n += x
+	}
+	burst := sent(sh.m, losses, n*(1-s.target))
+	p := price{time.Duration(all+2) * sh.toa, time.Duration(max(all, burst)+2) * sh.toa}
+	s.cost[k] = p
+	return p
 }
 
-// sent is how many fragments it takes until the last device is complete, in the median.
-func sent(m int, losses [101]float64) int {
-	n, err := fragmentation.FleetFragments(m, links(losses), math.Ln2)
+// sent is how many fragments it takes until so many devices are expected to be incomplete; ln 2 of them is the
+// median of the last device.
+func sent(m int, losses [101]float64, allowed float64) int {
+	n, err := fragmentation.FleetFragments(m, links(losses), allowed)
 	if err != nil {
 		return fragmentation.MaxIndex
 	}

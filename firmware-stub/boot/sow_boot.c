@@ -5,6 +5,8 @@
  * there. Rolling back is the same swap once more.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SOW_MCUBOOT
+
 #include "sow_boot.h"
 
 #include <string.h>
@@ -173,3 +175,5 @@ int sow_boot(const struct sow_config *cfg, uint32_t *entry)
     }
     return err < 0 ? err : valid;
 }
+
+#endif

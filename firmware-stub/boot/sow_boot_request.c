@@ -1,6 +1,8 @@
 /* The application's side of the boot region.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SOW_MCUBOOT
+
 #include <stddef.h>
 #include <string.h>
 
@@ -84,3 +86,5 @@ int sow_boot_reject(const struct sow_config *cfg, uint8_t cause)
     r.progress = 0;
     return sow_boot_store(&log, &r);
 }
+
+#endif

@@ -76,8 +76,12 @@ int sow_core_delete(struct sow_core *c, uint8_t index);
  * A fragment of another size or number (0, > 16383) is ignored. */
 int sow_core_fragment(struct sow_core *c, uint8_t index, uint16_t n, const uint8_t *data, uint32_t len);
 
-/* One bounded slice of solving, verifying, patching (at most one page of flash or some ten ms of arithmetic).
- * Verifying the signature, some seconds on a slow core, is the one long slice.
+/* One bounded slice of solving, verifying, patching. On a Cortex-M0+ a slice takes at most 0.5 million instructions
+ * (15 ms at 32 MHz) and the time of one page erase; verifying the signature in software, 24 million (0.8 s), is the
+ * one long slice. port->idle is called at least every 2.6 million instructions, in every call of the library: a
+ * watchdog of a second holds down to 4 MHz. A fragment costs 6 thousand instructions, a parity fragment as many
+ * for each fragment it covers or row it meets (50 thousand at M = 46); sow_core_open reads every slot once, 3
+ * thousand each. When no spare is left, a fragment may also erase two pages for each page under its slot.
  * SOW_MORE: call again; SOW_OK: nothing to do, or put off by the consent callback (status.cause): call again
  * later, it is asked again; SOW_DONE: an image has just become ready; negative: stopped. */
 int sow_core_work(struct sow_core *c);

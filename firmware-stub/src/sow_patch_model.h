@@ -58,7 +58,7 @@ struct tables {
 static const struct tables profiles[] = {
     {64, 512, 64, 16},
     {256, 1024, 256, 64},
-    {512, 2048, 1024, 128},
+    {256, 2048, 1024, 128},
 };
 
 static const uint16_t capacity[8] = {0, 64, 128, 256, 384, 512, 768, 1024};
@@ -152,7 +152,7 @@ struct state {
     uint8_t base_buf[BASE_BUF];
     uint8_t map_buf[MAP_BLOCK];
     uint8_t stream_buf[STREAM_BUF];
-    uint8_t scan_buf[SCAN_MARGIN + SCAN_BLOCK + 2];
+    uint32_t scan_buf[(SCAN_MARGIN + SCAN_BLOCK + 8) / 4];
 };
 
 // ---- arithmetic of the model

@@ -54,6 +54,7 @@ static int read_base(void *user, uint32_t off, void *buf, uint32_t n)
 {
     const struct sow_core *c = user;
 
+    sow_flash_idle(c->cfg); /* the decoder may read the whole base before it has a byte */
     return sow_flash_read(c->cfg, c->cfg->map->slot_a.addr + off, buf, n);
 }
 

@@ -194,7 +194,7 @@ func (c FUOTASim) Mean(n int) (mean FUOTASimResult, energySD, lostMean, lostSD f
 //
 // That server reckons time on air as for an uplink (payload CRC), of the fragment and 9 bytes, and with the low data
 // rate optimisation at every spreading factor, which LoRaWAN has for SF11 and SF12 only; the pause between two fragments
-// is 9 times that. It explains the intervals that were measured at all six data rates to 0.2 %.
+// is 9 times that. It explains the intervals that were measured at all six data rates to 0.3 %.
 type FUOTAA struct {
 	DataRate int // 0..5 of EU868
 	Bytes    int // of the object

@@ -95,6 +95,16 @@ func TestTS004IsRandomOnlyWhereItIs(t *testing.T) {
 	}
 }
 
+// TestTwinColumnsSetTheFloor: at M = 384 two pairs of data fragments are in the same rows of the first 116, so all but
+// (1-p²)² of the devices stay incomplete, whatever else they receive.
+func TestTwinColumnsSetTheFloor(t *testing.T) {
+	const n, p = 40000, 0.1
+	want := (1 - p*p) * (1 - p*p)
+	if got := share(fixedRun(t, "ts004-v1", n, 384, 116, p)); math.Abs(got-want) > 4*sigma(want, n) {
+		t.Errorf("complete %.5f, want %.5f", got, want)
+	}
+}
+
 // TestPotholes: two data fragments that no parity row holds are lost for good, exactly those (T15).
 func TestPotholes(t *testing.T) {
 	for _, c := range []struct {

@@ -227,7 +227,7 @@ func Points(text []byte) ([]Point, error) {
 		}
 		points = append(points, p)
 	}
-	if reps := points[0].Scenario.Reps; reps*len(points) > MaxCells {
+	if reps := points[0].Scenario.Reps; reps > MaxCells/len(points) {
 		return nil, bad("reps", reps, "at most %d for %d points", MaxCells/len(points), len(points))
 	}
 	for _, p := range points {

@@ -216,6 +216,47 @@ static void slot_b_waits(void)
     }
 }
 
+/* Devices of another class hear the session: how many stop before its end, and what that spares them. A device of
+ * the right class, with the same losses, says how long the session is. */
+static void other_class(unsigned loss)
+{
+    unsigned early = 0, devices = 300;
+    unsigned long heard[2] = {0, 0};
+
+    for (unsigned d = 0; d < devices; d++) {
+        unsigned count[2] = {0, 0};
+
+        for (unsigned other = 0; other < 2; other++) {
+            uint32_t seed = 1000 * loss + d + 1;
+            int r = SOW_MORE;
+            uint8_t f[255];
+
+            snprintf(context, sizeof context, "other class, loss %u, device %u", loss, d);
+            kit_open(&k, &layout, 1000, 2);
+            make_bundle(&b, &k, SOW_CODEC_FULL, 2000, 5, 48, SOW_MATRIX_V1);
+            k.identity.class_id += other;
+            CHECK(kit_start(&k) == SOW_OK && sow_core_session(&k.core, &b.session) == SOW_OK);
+            for (uint16_t n = 1; r == SOW_MORE; n++) {
+                if (rnd(&seed) % 100 < loss)
+                    continue;
+                make_fragment(&b, n, f);
+                r = sow_core_fragment(&k.core, 0, n, f, 48);
+                count[other]++;
+                if (r == SOW_MORE && kit_work(&k) < 0)
+                    break;
+            }
+            if (other && r == SOW_DONE)
+                CHECK(kit_work(&k) == -SOW_CAUSE_CLASS_MISMATCH);
+            heard[other] += count[other];
+            kit_close(&k);
+        }
+        early += count[1] < count[0];
+    }
+    printf("other class        %2u %% loss: %u %% of the devices stop early, %lu %% of the fragments are not received\n", loss,
+           100 * early / devices, 100 - 100 * heard[1] / heard[0]);
+    CHECK(early * 100 > devices * (loss == 10 ? 60 : 20));
+}
+
 static void sessions(void)
 {
     struct sow_session s;
@@ -376,6 +417,8 @@ void refuse_tests(void)
     manifests();
     blocks();
     slot_b_waits();
+    other_class(10);
+    other_class(30);
     sessions();
     key_values();
     boots();

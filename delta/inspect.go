@@ -1,0 +1,73 @@
+package delta
+
+import "fmt"
+
+// Report says what a stream holds and what decoding it takes. Costs are in bytes of stream.
+type Report struct {
+	Segments int
+	Control  float64 // the segment map
+	Flags    float64 // whether halfwords are as predicted
+	Kinds    []Kind  // the rest, by kind of halfword
+	Cycles   uint64  // of a Cortex-M4, an estimate
+	Work     Work    // what they are spent on
+}
+
+// Kind is what one kind of halfword costs.
+type Kind struct {
+	Name      string
+	Halfwords int     // in the new image
+	Literals  int     // of which coded as literals
+	Bytes     float64 // cost of the literals
+}
+
+var classNames = [numClasses]string{
+	classGap: "new", classPlain: "instructions and data", classSecond: "second halves",
+	classBL1: "calls", classBL2: "calls, second halves", classLDR: "pool loads", classB: "branches",
+	classPtr0: "pool pointers", classPtr1: "pointers, second halves", classPool0: "pool constants",
+	classPool1: "pool constants, second halves", classFirst: "first halves", classOdd: "odd offsets",
+	classData: "pointers in data",
+}
+
+// Inspect decodes a stream and reports where its bytes went. Errors are those of [Decode].
+func Inspect(p Params, old, stream []byte) (Report, error) {
+	if p.Profile == profileStored {
+		_, err := Decode(p, old, stream)
+		return Report{}, err
+	}
+	if err := p.check(old); err != nil {
+		return Report{}, err
+	}
+	var t trace
+	c, err := decode(p, old, stream, &t)
+	if err != nil {
+		return Report{}, err
+	}
+	const perByte = 8 * 256
+	r := Report{Segments: len(c.am.segs), Control: float64(t.control) / perByte, Cycles: c.cycles(), Work: c.work()}
+	for k := range numClasses {
+		r.Flags += float64(t.flags[k]) / perByte
+		if t.count[k] > 0 {
+			n := t.misses[k]
+			if k == classGap {
+				n = t.count[k]
+			}
+			r.Kinds = append(r.Kinds, Kind{classNames[k], t.count[k], n, float64(t.literals[k]) / perByte})
+		}
+	}
+	return r, nil
+}
+
+// Describe returns the parameters in words.
+func (p Params) Describe() string {
+	if p.Profile == profileStored {
+		return "stored"
+	}
+	arch, where := "generic", "flash"
+	if p.Options&optionThumb != 0 {
+		arch = fmt.Sprintf("Thumb at 0x%08x", p.LinkBase)
+	}
+	if k := p.Options & optionCapacity >> capacityShift; k != 0 {
+		where = fmt.Sprintf("memory, %d segments", mapCapacity[k])
+	}
+	return fmt.Sprintf("profile %d, %s, window %d bytes, map in %s", p.Profile, arch, windowSize(p.Options), where)
+}

@@ -1,0 +1,170 @@
+/* MCUboot instead of our own stub: the same calls of the application, through MCUboot's image trailer.
+ *
+ * Compiled with SOW_MCUBOOT defined, which leaves sow_boot.c and sow_boot_request.c empty. For MCUboot in its swap
+ * modes (swap-move, swap-offset, swap-scratch) with a write alignment of at most 8 bytes (BOOT_MAX_ALIGN 8), as of
+ * MCUboot 2.0; not for its overwrite and direct-XIP modes. MCUboot verifies the image by its own TLVs; the manifest
+ * and its sequence stay in map->boot, so that anti-rollback holds across both.
+ *
+ *   offset from the end of the slot   -40 swap_info   -32 copy_done   -24 image_ok   -16 magic
+ *
+ * Each of the first three takes 8 bytes, of which the first counts; the rest reads as erased.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifdef SOW_MCUBOOT
+
+#include <string.h>
+
+#include "sow_boot_record.h"
+#include "sow_flash.h"
+#include "sow_image.h"
+
+#define ALIGN 8u
+#define MAGIC 16u
+#define IMAGE_OK 24u
+#define COPY_DONE 32u
+#define SWAP_INFO 40u
+#define SET 1u
+#define SWAP_TEST 2u /* in swap_info: image 0, test and revert unless confirmed */
+
+static const uint8_t magic[16] = {0x77, 0xc2, 0x95, 0xf3, 0x60, 0xd2, 0xef, 0x7f,
+                                  0x35, 0x52, 0x50, 0x0f, 0x2c, 0xb6, 0x79, 0x80};
+
+static uint32_t field(const struct sow_region *slot, uint32_t back)
+{
+    return slot->addr + slot->size - back;
+}
+
+static int write_field(const struct sow_config *cfg, const struct sow_region *slot, uint32_t back, uint8_t value)
+{
+    uint8_t buf[ALIGN];
+
+    memset(buf, cfg->port->erase_value, sizeof buf);
+    buf[0] = value;
+    return sow_flash_prog(cfg, field(slot, back), buf, sizeof buf);
+}
+
+static int is_set(const struct sow_config *cfg, const struct sow_region *slot, uint32_t back)
+{
+    uint8_t v;
+
+    return sow_flash_read(cfg, field(slot, back), &v, 1) == SOW_OK && v == SET;
+}
+
+static int has_magic(const struct sow_config *cfg, const struct sow_region *slot)
+{
+    uint8_t buf[sizeof magic];
+
+    return sow_flash_read(cfg, field(slot, MAGIC), buf, sizeof buf) == SOW_OK && memcmp(buf, magic, sizeof buf) == 0;
+}
+
+static void load(const struct sow_config *cfg, struct sow_log *log, struct sow_boot_record *r)
+{
+    memset(r, 0, sizeof *r);
+    sow_log_open(log, cfg, &cfg->map->boot, SOW_MANIFEST_SIZE);
+    (void)sow_log_get(log, 0, r);
+}
+
+/* What MCUboot has made of the last request. */
+static uint8_t state(const struct sow_config *cfg, const struct sow_boot_record *r, const struct sow_manifest *m)
+{
+    const struct sow_region *a = &cfg->map->slot_a;
+    uint32_t version, size;
+
+    if (r->state != SOW_BOOT_PENDING)
+        return r->state;
+    if (has_magic(cfg, &cfg->map->slot_b))
+        return SOW_BOOT_PENDING;
+    if (sow_image_header(cfg, a, &version, &size, 0) < 0 || version != m->version || size != m->new_size)
+        return SOW_BOOT_REVERTED;
+    return has_magic(cfg, a) && is_set(cfg, a, COPY_DONE) && !is_set(cfg, a, IMAGE_OK) ? SOW_BOOT_TRIAL
+                                                                                     : SOW_BOOT_CONFIRMED;
+}
+
+int sow_boot_request(const struct sow_config *cfg, const uint8_t raw[SOW_MANIFEST_SIZE])
+{
+    const struct sow_region *b = &cfg->map->slot_b;
+    uint32_t page = cfg->port->page;
+    struct sow_boot_status now;
+    struct sow_boot_record r;
+    struct sow_manifest m;
+    struct sow_log log;
+    int err;
+
+    if (cfg->port->granule > ALIGN)
+        return -SOW_CAUSE_NO_FLASH;
+    (void)sow_boot_read(cfg, &now);
+    if ((err = sow_manifest_parse(&m, raw)) < 0)
+        return err;
+    if (now.state == SOW_BOOT_TRIAL)
+        return -SOW_CAUSE_NOT_CONFIRMED;
+    if (m.new_size > b->size - page)
+        return -SOW_CAUSE_IMAGE_TOO_LARGE;
+    if (now.state == SOW_BOOT_PENDING && now.version == m.version)
+        return SOW_OK;
+    load(cfg, &log, &r);
+    r.sequence = now.sequence;
+    r.state = SOW_BOOT_PENDING;
+    r.cause = SOW_CAUSE_OK;
+    /* The magic comes last of all but one, and MCUboot takes a request without swap_info for a test, too. */
+    if (sow_flash_erase(cfg, b->addr + b->size - page) < 0 || sow_log_replace(&log, raw, 0, &r) < 0 ||
+        sow_flash_prog(cfg, field(b, MAGIC), magic, sizeof magic) < 0)
+        return -SOW_CAUSE_FLASH_IO;
+    return write_field(cfg, b, SWAP_INFO, SWAP_TEST);
+}
+
+int sow_boot_read(const struct sow_config *cfg, struct sow_boot_status *out)
+{
+    struct sow_boot_record r;
+    struct sow_manifest m;
+    struct sow_log log;
+    uint8_t raw[SOW_MANIFEST_SIZE];
+
+    load(cfg, &log, &r);
+    memset(out, 0, sizeof *out);
+    memset(&m, 0, sizeof m);
+    if (r.state != SOW_BOOT_NONE && sow_log_blob(&log, raw) == SOW_OK)
+        (void)sow_manifest_parse(&m, raw);
+    out->state = state(cfg, &r, &m);
+    out->cause = r.cause;
+    if (out->state == SOW_BOOT_REVERTED && r.cause == SOW_CAUSE_OK)
+        out->cause = SOW_CAUSE_NOT_CONFIRMED;
+    out->attempts = out->state == SOW_BOOT_TRIAL;
+    out->version = m.version;
+    out->sequence = out->state == SOW_BOOT_CONFIRMED && m.sequence > r.sequence ? m.sequence : r.sequence;
+    return SOW_OK;
+}
+
+int sow_boot_confirm(const struct sow_config *cfg)
+{
+    struct sow_boot_status now;
+    struct sow_boot_record r;
+    struct sow_log log;
+
+    (void)sow_boot_read(cfg, &now);
+    if (now.state != SOW_BOOT_TRIAL)
+        return SOW_OK;
+    if (write_field(cfg, &cfg->map->slot_a, IMAGE_OK, SET) < 0)
+        return -SOW_CAUSE_FLASH_IO;
+    (void)sow_boot_read(cfg, &now); /* confirmed: with the new sequence */
+    load(cfg, &log, &r);
+    r.state = now.state;
+    r.sequence = now.sequence;
+    return sow_log_put(&log, 0, &r);
+}
+
+/* MCUboot rolls back by itself what nobody confirms; only the cause is kept. */
+int sow_boot_reject(const struct sow_config *cfg, uint8_t cause)
+{
+    struct sow_boot_status now;
+    struct sow_boot_record r;
+    struct sow_log log;
+
+    (void)sow_boot_read(cfg, &now);
+    if (now.state != SOW_BOOT_TRIAL)
+        return SOW_OK;
+    load(cfg, &log, &r);
+    r.cause = cause;
+    return sow_log_put(&log, 0, &r);
+}
+
+#endif
