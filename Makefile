@@ -41,7 +41,7 @@ run: firmware build ## a whole update on a simulated fleet (OLD=a.bin NEW=b.bin:
 test: firmware check ## everything that must hold, in minutes
 	@$(MAKE) -s -C firmware-stub/test/size
 	@$(MAKE) -s -C firmware-stub/test/cppcheck
-	@$(MAKE) -s -C firmware-stub/test/core test
+	@$(MAKE) -s -C firmware-stub/test/core test fuzz
 	@$(GO) test ./...
 	@$(GO) test -race ./engine/... ./integrations/... ./simulator/world ./simulator/radio ./simulator/fleet ./simulator/networkserver
 	@scripts/fuzz.sh 20s
@@ -50,7 +50,7 @@ fuzz: ## every fuzz target for 20 s
 	@scripts/fuzz.sh 20s
 
 proof: firmware check ## the long form of every proof: hours
-	@$(MAKE) -s -C firmware-stub/test/core proof
+	@$(MAKE) -s -C firmware-stub/test/core proof fuzz-proof
 	@SOWER_PROOF=1 $(GO) test -timeout 4h -tags proof ./...
 	@scripts/fuzz.sh 10m
 
