@@ -50,8 +50,8 @@ const (
 
 var profiles = [...]tables{
 	profile5:  {learned: 16, order0: 512, candidates: 64, journal: 64},
-	profile8:  {learned: 64, order0: 1024, candidates: 256, journal: 256},
-	profile16: {learned: 128, order0: 2048, candidates: 256, journal: 1024},
+	profile8:  {learned: 64, order0: 1024, candidates: 128, journal: 256},
+	profile16: {learned: 128, order0: 2048, candidates: 128, journal: 512},
 }
 
 // Options bits of a profile with a model.

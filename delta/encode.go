@@ -17,7 +17,7 @@ const defaultWindow = 2
 
 // profileRAM is the memory of sow_patch with the map in flash, in bytes: struct sow_patch and its
 // work memory on a 32-bit device. A test compares it with the compiled decoder.
-var profileRAM = [...]uint32{profileStored: 256, profile5: 5120, profile8: 7936, profile16: 14080}
+var profileRAM = [...]uint32{profileStored: 256, profile5: 5120, profile8: 7424, profile16: 10496}
 
 // Segment costs in 1/16 bit: the first, or, as long as the map is too small, the next.
 var segmentCosts = []int{480, 640, 900, 1400, 2200, 3600, 6000, 10000, 20000, 100000}
@@ -46,7 +46,8 @@ func layouts(o Options) ([]layout, error) {
 			if o.MapBytes != 0 {
 				limit = min(limit, int(o.MapBytes)&^63)
 			}
-			return []layout{{p, 0, limit / mapEntry, profileRAM[p]}}, nil
+			l = append(l, layout{p, 0, limit / mapEntry, profileRAM[p]})
+			continue
 		}
 		for k := uint8(7); k > 0; k-- {
 			if need := profileRAM[p] + mapEntry*uint32(mapCapacity[k]); need <= ram {
@@ -80,22 +81,22 @@ func (s *search) step() {
 }
 
 // try encodes with p and segs, narrowing the scan window until the budget holds, and keeps the
-// result if it is the smallest yet.
-func (s *search) try(p Params, segs []segment, window uint8) error {
+// result if it is the smallest yet. It reports whether the budget holds.
+func (s *search) try(p Params, segs []segment, window uint8) (fits bool, err error) {
 	for ; ; window-- {
 		p.Options = p.Options&^optionWindow | window
 		c := newCodec(p, s.old, bytes.Clone(s.new), newEncoder())
 		if err := c.run(segs, 1<<30); err != nil {
-			return err
+			return false, err
 		}
 		if c.cycles() <= s.budget {
 			if stream := c.rc.finish(); len(stream) < len(s.stream) {
 				s.params, s.stream = p, stream
 			}
-			return nil
+			return true, nil
 		}
 		if window == 0 {
-			return nil
+			return false, nil
 		}
 	}
 }
@@ -136,10 +137,14 @@ func (s *search) arch(p Params, layouts []layout) error {
 			if l.mapCode == 0 {
 				p.ScratchBytes = uint32(len(segs)*mapEntry+63) &^ 63
 			}
-			if err := s.try(p, segs, window); err != nil {
+			fits, err := s.try(p, segs, window)
+			if err != nil {
 				return err
 			}
 			s.step()
+			if fits && l.mapCode == 0 {
+				return nil // a smaller profile would not be better
+			}
 			break
 		}
 	}
@@ -157,5 +162,5 @@ func (c *codec) work() Work {
 // counts of delta/internal/cycles.
 func (c *codec) cycles() uint64 {
 	w := c.work()
-	return 900*w.Halfwords + 22000*w.Literals + 8*w.Scanned + 30*w.Folded + 14*w.Journal + 35*w.Lookups
+	return 1540*w.Halfwords + 93700*w.Literals + 10*w.Scanned + 60*w.Folded + 30*w.Journal + 35*w.Lookups
 }

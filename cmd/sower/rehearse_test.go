@@ -33,7 +33,7 @@ func TestRehearseRefuses(t *testing.T) {
 		{"impossible loss", []string{"--loss", "1"}, 2, "--loss 1"},
 		{"no firmware", []string{"--firmware", f("nowhere")}, 1, "make firmware"},
 		{"empty image", []string{"--old", f("empty.bin"), "--new", f("new.bin")}, 1, "the file is empty"},
-		{"image larger than any slot", []string{"--old", huge, "--new", f("new.bin")}, 1, "20971520 bytes"},
+		{"image larger than any slot", []string{"--old", huge, "--new", f("new.bin")}, 1, "at most 8388608"},
 		{"same version twice", []string{"--old", f("new.bin"), "--new", f("new.bin")}, 1, "nothing to update"},
 		{"API address in use", []string{"--grpc", busy.Addr().String()}, 1, "address already in use"},
 		{"broker address in use", []string{"--mqtt", busy.Addr().String()}, 1, "address already in use"},

@@ -57,8 +57,8 @@ struct tables {
 
 static const struct tables profiles[] = {
     {64, 512, 64, 16},
-    {256, 1024, 256, 64},
-    {256, 2048, 1024, 128},
+    {128, 1024, 256, 64},
+    {128, 2048, 512, 128},
 };
 
 static const uint16_t capacity[8] = {0, 64, 128, 256, 384, 512, 768, 1024};
