@@ -43,7 +43,7 @@ test: firmware check ## everything that must hold, in minutes
 	@$(MAKE) -s -C firmware-stub/test/cppcheck
 	@$(MAKE) -s -C firmware-stub/test/core test fuzz
 	@$(GO) test ./...
-	@$(GO) test -race ./engine/... ./integrations/... ./simulator/world ./simulator/radio ./simulator/fleet ./simulator/networkserver
+	@$(GO) test -race ./engine/... ./integrations/chirpstack ./simulator/world ./simulator/radio ./simulator/fleet ./simulator/networkserver
 	@scripts/fuzz.sh 20s
 
 fuzz: ## every fuzz target for 20 s

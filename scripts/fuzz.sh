@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzz every target of the Go packages for a while, two at a time: scripts/fuzz.sh 20s
+# Fuzz every target of the Go packages for a while, four at a time: scripts/fuzz.sh 20s
 # A finding is written to the package's testdata/fuzz and fails the run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,4 +25,4 @@ fuzz() {
 export -f fuzz
 export duration
 
-targets | xargs -P 2 -L 1 bash -c 'fuzz "$0" "$1"'
+targets | xargs -P 4 -L 1 bash -c 'fuzz "$0" "$1"'
