@@ -8,8 +8,8 @@ import (
 // defaultRAM is the device memory assumed when Options.RAM is 0, in bytes.
 const defaultRAM = 16384
 
-// DefaultCycles is the decode budget when Options.Cycles is 0: a minute of an 80 MHz Cortex-M4.
-const DefaultCycles = 60 * 80_000_000
+// DefaultCycles is the decode budget when Options.Cycles is 0: two minutes of an 80 MHz Cortex-M4.
+const DefaultCycles = 120 * 80_000_000
 
 // defaultWindow is the scan window tried first, as a value of optionWindow; a budget given
 // explicitly tries the largest first.

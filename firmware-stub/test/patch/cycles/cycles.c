@@ -11,7 +11,10 @@ extern const struct sow_patch_params params;
 extern uint32_t stack_top[];
 
 static uint32_t work[20000 / 4];
-static uint8_t out[0x80000], scratch[0x40000];
+static uint32_t out_words[0x80000 / 4], scratch_words[0x40000 / 4]; // aligned, as flash is
+
+#define out ((uint8_t *)out_words)
+#define scratch ((uint8_t *)scratch_words)
 
 #define TIMER ((volatile uint32_t *)0x40000000)
 
