@@ -89,7 +89,7 @@ func variant(k uint64) Options {
 // pairs is how many generated pairs the property test runs.
 func pairs() uint64 {
 	if os.Getenv("SOWER_PROOF") != "" {
-		return 12000
+		return 10000
 	}
 	return 324
 }

@@ -86,6 +86,11 @@ with 0xff. The link address is taken from HEX and ELF files unless --base is giv
 			if err := writeOutput(out, delta.AppendFile(nil, f), 0o644); err != nil {
 				return err
 			}
+			if len(f.Stream) >= len(new.Data) {
+				const stored = "the patch holds the whole image: nothing smaller fits --ram and --cycles; raise them, or sign the full image"
+				new.Warnings = append(new.Warnings, stored)
+				fmt.Fprintf(cmd.ErrOrStderr(), "sower: warning: %s\n", stored)
+			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), map[string]any{
 					"old_bytes": len(old.Data), "new_bytes": len(new.Data),

@@ -236,3 +236,15 @@ func TestHelpTeaches(t *testing.T) {
 		}
 	}
 }
+
+// A budget that no model fits gives a patch as large as the image; that must not pass in silence.
+func TestDiffSaysThatNothingWasSaved(t *testing.T) {
+	f := workspace(t)
+	code, _, stderr := sower("diff", f("old.bin"), f("new.bin"), "-o", f("p.patch"), "--cycles", "1")
+	if code != 0 || !strings.Contains(stderr, "holds the whole image") {
+		t.Errorf("exit %d, stderr %q; want 0 and a warning", code, stderr)
+	}
+	if code, _, stderr = sower("diff", f("old.bin"), f("new.bin"), "-o", f("p.patch")); code != 0 || stderr != "" {
+		t.Errorf("exit %d, stderr %q; want 0 and silence", code, stderr)
+	}
+}

@@ -19,7 +19,7 @@ enum sow_patch_code {
     SOW_PATCH_E_PARAMS = -1, // unknown profile or options, or a size out of range
     SOW_PATCH_E_STREAM = -2, // the stream is truncated, too long or contradicts itself
     SOW_PATCH_E_IO     = -3, // a callback failed
-    SOW_PATCH_E_WORK   = -4, // work memory too small or not aligned to 4 bytes
+    SOW_PATCH_E_WORK   = -4, // work memory too small or not aligned for a pointer
     SOW_PATCH_E_END    = -5  // more bytes asked for than the new image has
 };
 
@@ -64,7 +64,7 @@ struct sow_patch {
 // Bytes of work memory the profile needs, or 0 when the decoder does not know the parameters.
 uint32_t sow_patch_work_size(const struct sow_patch_params *prm);
 
-// Start. work is aligned to 4 bytes, holds at least sow_patch_work_size() bytes and belongs to
+// Start. work is aligned for a pointer, holds at least sow_patch_work_size() bytes and belongs to
 // the decoder until the caller is done. Erases and programs the scratch when there is one.
 // Returns SOW_PATCH_OK, _E_PARAMS, _E_WORK, _E_IO or _E_STREAM.
 int sow_patch_init(struct sow_patch *p, const struct sow_patch_params *prm,
