@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/sower-fuota/sower/delta"
-	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/plan"
+	"github.com/sower-fuota/sower/engine/session"
 	"github.com/sower-fuota/sower/simulator/networkserver"
 )
 
@@ -83,12 +83,12 @@ func TestCampaignInitAndPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, x := range sc.Sessions {
-		spec := campaign.Spec{ID: x.Wave, Application: meters, Block: block, Plan: x.Plan, Gateways: []network.EUI64{network.EUI64(roofID)},
+		spec := session.Spec{ID: x.Wave, Application: meters, Block: block, Plan: x.Plan, Gateways: []network.EUI64{network.EUI64(roofID)},
 			McAddr: 1, McKey: network.Key{1}}
 		for _, eui := range x.Devices {
-			spec.Devices = append(spec.Devices, campaign.Target{EUI: eui})
+			spec.Devices = append(spec.Devices, session.Target{EUI: eui})
 		}
-		if _, err := campaign.New(spec); err != nil {
+		if _, err := session.New(spec); err != nil {
 			t.Errorf("wave %s: %v", x.Wave, err)
 		}
 	}

@@ -1,208 +1,111 @@
-// Package campaign is the domain of a firmware campaign over LoRaWAN class C multicast: one block, one group,
-// many devices, by TS003–TS006 in version 1 or 2 and the diagnostic package of this project.
+// Package campaign is the domain of a firmware campaign: waves of devices, one after the other, each served by
+// sessions of package session that run side by side; who must approve, when it may work, when it must stop.
 //
-// A [Campaign] is a pure state machine. [Campaign.Step] takes the time and one event and returns effects; the
-// caller carries them out in order and reports their results as events. It reads no clock, sends nothing,
-// starts no goroutine and draws no random number, so that the same code runs in production, in a rehearsal
-// in virtual time and in tests. Its whole memory is [State], plain data.
-//
-// What a campaign does, and in which order:
-//
-//	prepare   every device: package version, running version, clock, multicast group, fragmentation session
-//	announce  every device that is ready: class C window, checked against the clock of the device
-//	window    canary, data fragments, first parity burst, then rounds of status request and top-up
-//	collect   unicast status of the devices that were not heard; announce again while somebody is worth it
-//	finish    each device on its own: image valid, reboot, new version, one more uplink, clean-up
-//
-// A class A device is reached only in answer to an uplink, so every unicast command waits for one; at most
-// one command per device is under way. Answers may be lost, late, repeated and several in one uplink.
-//
-// The package does not choose devices, keys or parameters, and knows one group with one parity matrix: a
-// device that speaks another version of TS004 belongs in a campaign of its own.
+// A [Campaign] is a pure state machine, as its sessions are: [Campaign.Step] takes the time and one event and
+// returns effects; the caller carries them out in order and reports their results. It reads no clock, sends
+// nothing, starts no goroutine and draws no random number. Its memory is [State], plain data.
 package campaign
 
 import (
-	"container/heap"
 	"errors"
 	"fmt"
 	"time"
 
-	"github.com/sower-fuota/sower/applayer"
-	"github.com/sower-fuota/sower/applayer/datablock"
 	"github.com/sower-fuota/sower/engine/network"
-	"github.com/sower-fuota/sower/engine/plan"
-	"github.com/sower-fuota/sower/fragmentation"
+	"github.com/sower-fuota/sower/engine/session"
 )
 
 // ErrSpec is returned by [New] and [Resume] for a campaign that cannot be run.
 var ErrSpec = errors.New("campaign: invalid specification")
 
-// Spec says what a campaign is to do. It does not change while the campaign runs.
+// Spec says what a campaign is to do. It does not change once the campaign has been created.
 type Spec struct {
-	ID          string // names the campaign and its group
+	ID          string
 	Application string
-	Block       []byte // what is fragmented: a bundle
-	Target      uint32 // version that the devices run afterwards, as TS006 reports it
-	Plan        plan.Plan
-	Gateways    []network.EUI64
-	Devices     []Target
-
-	// The multicast group. Address and key must be new for each campaign and random.
-	McAddr uint32
-	McKey  network.Key
-
-	FragIndex  uint8   // of the fragmentation session, 0..3
-	McGroupID  uint8   // on the devices, 0..3
-	Descriptor [4]byte // some devices insist on a value
-
-	Capabilities network.Capabilities
-	Timing       Timing
-	Limits       Limits
+	Waves       []Wave
+	Policy      Policy
 }
 
-// Target is one device of a campaign.
-type Target struct {
-	EUI        network.EUI64
-	LoRaWAN11  bool
-	SessionCnt uint16 // first SessionCnt to try (v2): above all that were ever used with this device
+// Wave is a part of the devices that is finished before the next one begins.
+type Wave struct {
+	Name     string
+	Sessions []session.Spec
 }
 
-// Timing holds the patience of a campaign. Zero values mean the defaults named here.
-type Timing struct {
-	UplinkInterval time.Duration // longest usual time between two uplinks of a device; 1 h
-	Silence        time.Duration // a device not heard for so long is lost; 12 uplink intervals
-	Prepare        time.Duration // longest set-up; 24 uplink intervals
-	Lead           time.Duration // from announcement to window; 6 uplink intervals
-	Ready          time.Duration // from block complete to image ready, to reboot, to confirmation; 24 uplink intervals
-	Answer         time.Duration // from delivery of a command to its answer; 20 s
-	Countdown      time.Duration // of the reboot; 30 s
-	Settle         time.Duration // from the reboot to the first question afterwards; 60 s
-}
-
-func (t Timing) withDefaults() Timing {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&t.UplinkInterval, time.Hour)
-	def(&t.Silence, 12*t.UplinkInterval)
-	def(&t.Prepare, 24*t.UplinkInterval)
-	def(&t.Lead, 6*t.UplinkInterval)
-	def(&t.Ready, 24*t.UplinkInterval)
-	def(&t.Answer, 20*time.Second)
-	def(&t.Countdown, 30*time.Second)
-	def(&t.Settle, time.Minute)
-	return t
-}
-
-// Limits holds the effort that a campaign makes. Zero values mean the defaults named here.
-type Limits struct {
-	Attempts int // deliveries of one command without an answer; 12
-	Rounds   int // status rounds in one window; 6
-	Windows  int // class C windows; 5
-	TopUp    int // most parity that one device is worth in a round, in fragments; 1.5 M + 20
-	Reboots  int // reboot commands to a device that keeps its image; 3
-}
-
-func (l Limits) withDefaults(m int) Limits {
-	def := func(n *int, v int) {
-		if *n == 0 {
-			*n = v
-		}
-	}
-	def(&l.Attempts, 12)
-	def(&l.Rounds, 6)
-	def(&l.Windows, 5)
-	def(&l.TopUp, m+m/2+20)
-	def(&l.Reboots, 3)
-	return l
-}
-
-func (s *Spec) validate() error {
-	p := s.Plan
-	switch {
-	case s.ID == "":
-		return fmt.Errorf("%w: no ID", ErrSpec)
-	case len(s.Devices) == 0:
-		return fmt.Errorf("%w: campaign %s has no devices", ErrSpec, s.ID)
-	case len(s.Gateways) == 0:
-		return fmt.Errorf("%w: campaign %s has no gateways; multicast needs at least one", ErrSpec, s.ID)
-	case s.McKey == (network.Key{}):
-		return fmt.Errorf("%w: campaign %s has no multicast key", ErrSpec, s.ID)
-	case s.FragIndex >= datablock.MaxSessions || s.McGroupID >= 4:
-		return fmt.Errorf("%w: FragIndex %d and McGroupID %d, want 0..3", ErrSpec, s.FragIndex, s.McGroupID)
-	case p.Pace <= 0:
-		return fmt.Errorf("%w: pace %s, want more than 0", ErrSpec, p.Pace)
-	case p.Matrix != fragmentation.V1 && p.Matrix != fragmentation.V2:
-		return fmt.Errorf("%w: matrix %s, devices speak v1 or v2", ErrSpec, p.Matrix)
-	case p.BlockSize != len(s.Block):
-		return fmt.Errorf("%w: planned for a block of %d bytes, but it has %d", ErrSpec, p.BlockSize, len(s.Block))
-	case p.Parity < 0 || p.Parity > len(p.Indices):
-		return fmt.Errorf("%w: %d parity fragments planned, but indices for %d", ErrSpec, p.Parity, len(p.Indices))
-	}
-	return nil
+// Policy holds the rules of a campaign. The zero value starts at once and asks nobody.
+type Policy struct {
+	Approvals int // of different people, before the campaign may start
 }
 
 // Campaign is a running campaign. It is not safe for concurrent use.
 type Campaign struct {
-	spec Spec
-	enc  *fragmentation.Encoder
-	ver  applayer.Version
-	st   State
-
-	// Derived from st.
-	index map[network.EUI64]int
-	count [numStages]int
-	due   dueHeap
+	spec     Spec
+	st       State
+	sessions []*session.Session
+	wave     []int                 // of each session
+	index    map[network.EUI64]int // session of each device
 
 	out []Effect // of the step that is running
 	now time.Time
 }
 
 // New returns a campaign that waits for [Start].
-func New(spec Spec) (*Campaign, error) {
-	st := State{Devices: make([]Device, len(spec.Devices))}
-	for i, t := range spec.Devices {
-		st.Devices[i] = Device{EUI: t.EUI, SessionCnt: t.SessionCnt, Missing: -1}
-	}
-	return Resume(spec, st)
-}
+func New(spec Spec) (*Campaign, error) { return build(spec, State{}, session.New) }
 
 // Resume returns a campaign that goes on from a state that an earlier one had.
 func Resume(spec Spec, st State) (*Campaign, error) {
-	if err := spec.validate(); err != nil {
-		return nil, err
-	}
-	if len(st.Devices) != len(spec.Devices) {
-		return nil, fmt.Errorf("%w: the state has %d devices, the specification %d", ErrSpec, len(st.Devices), len(spec.Devices))
-	}
-	spec.Timing = spec.Timing.withDefaults()
-	spec.Limits = spec.Limits.withDefaults(spec.Plan.M)
-	enc, err := fragmentation.NewEncoder(spec.Block, spec.Plan.FragSize, spec.Plan.Matrix)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSpec, err)
-	}
-	if enc.M() != spec.Plan.M || enc.Padding() != spec.Plan.Padding {
-		return nil, fmt.Errorf("%w: planned for %d fragments and %d bytes of padding, the block has %d and %d",
-			ErrSpec, spec.Plan.M, spec.Plan.Padding, enc.M(), enc.Padding())
-	}
-	c := &Campaign{spec: spec, enc: enc, ver: spec.Plan.Version(), st: st, index: make(map[network.EUI64]int, len(st.Devices))}
-	for i := range c.st.Devices {
-		d := &c.st.Devices[i]
-		if d.EUI != spec.Devices[i].EUI {
-			return nil, fmt.Errorf("%w: device %d is %s in the state and %s in the specification", ErrSpec, i, d.EUI, spec.Devices[i].EUI)
+	i := 0
+	return build(spec, st, func(s session.Spec) (*session.Session, error) {
+		if i == len(st.Sessions) {
+			return nil, fmt.Errorf("%w: campaign %s has a state for %d sessions only", ErrSpec, spec.ID, len(st.Sessions))
 		}
-		if _, twice := c.index[d.EUI]; twice {
-			return nil, fmt.Errorf("%w: device %s is listed twice", ErrSpec, d.EUI)
+		i++
+		return session.Resume(s, st.Sessions[i-1])
+	})
+}
+
+func build(spec Spec, st State, make func(session.Spec) (*session.Session, error)) (*Campaign, error) {
+	if spec.ID == "" {
+		return nil, fmt.Errorf("%w: no ID", ErrSpec)
+	}
+	c := &Campaign{spec: spec, st: st, index: map[network.EUI64]int{}}
+	c.st.Sessions = nil
+	groups := map[string]bool{}
+	for w, wave := range spec.Waves {
+		if len(wave.Sessions) == 0 {
+			return nil, fmt.Errorf("%w: wave %s of campaign %s has no sessions", ErrSpec, wave.Name, spec.ID)
 		}
-		c.index[d.EUI] = i
-		c.count[d.Stage]++
-		if !d.Wake.IsZero() {
-			heap.Push(&c.due, dueEntry{d.Wake, i})
+		for _, ss := range wave.Sessions {
+			if ss.Application != spec.Application {
+				return nil, fmt.Errorf("%w: session %s is for application %s, campaign %s for %s", ErrSpec, ss.ID, ss.Application, spec.ID, spec.Application)
+			}
+			if groups[ss.ID] {
+				return nil, fmt.Errorf("%w: campaign %s has two sessions called %s", ErrSpec, spec.ID, ss.ID)
+			}
+			groups[ss.ID] = true
+			s, err := make(ss)
+			if err != nil {
+				return nil, err
+			}
+			for _, t := range ss.Devices {
+				if _, twice := c.index[t.EUI]; twice {
+					return nil, fmt.Errorf("%w: device %s is in two sessions of campaign %s", ErrSpec, t.EUI, spec.ID)
+				}
+				c.index[t.EUI] = len(c.sessions)
+			}
+			c.sessions = append(c.sessions, s)
+			c.wave = append(c.wave, w)
 		}
+	}
+	if len(c.sessions) == 0 {
+		return nil, fmt.Errorf("%w: campaign %s has no waves", ErrSpec, spec.ID)
 	}
 	return c, nil
+}
+
+// Single returns a campaign of one wave with one session, which starts when it is told to and asks nobody.
+func Single(s session.Spec) (*Campaign, error) {
+	return New(Spec{ID: s.ID, Application: s.Application, Waves: []Wave{{Name: "all", Sessions: []session.Spec{s}}}})
 }
 
 // ID returns the name of the campaign.
@@ -211,12 +114,17 @@ func (c *Campaign) ID() string { return c.spec.ID }
 // Application returns the application whose events the campaign needs.
 func (c *Campaign) Application() string { return c.spec.Application }
 
-// State returns a copy of all that the campaign remembers; [Resume] takes it.
-func (c *Campaign) State() State {
-	st := c.st
-	st.Devices = append([]Device(nil), c.st.Devices...)
-	return st
-}
+// Spec returns what the campaign is to do. It must not be changed.
+func (c *Campaign) Spec() Spec { return c.spec }
+
+// Sessions returns how many sessions there are; they are numbered in the order of the waves.
+func (c *Campaign) Sessions() int { return len(c.sessions) }
+
+// Session returns the session of that number, to be read only.
+func (c *Campaign) Session(i int) *session.Session { return c.sessions[i] }
+
+// WaveOf returns the wave of a session.
+func (c *Campaign) WaveOf(session int) int { return c.wave[session] }
 
 // Has reports whether a device belongs to the campaign.
 func (c *Campaign) Has(eui network.EUI64) bool {
@@ -227,26 +135,7 @@ func (c *Campaign) Has(eui network.EUI64) bool {
 // Ended reports whether nothing is left to do.
 func (c *Campaign) Ended() bool { return c.st.Phase == PhaseEnded }
 
-// dueHeap orders devices by their next wake-up. An entry whose time is no longer the device's is stale.
-type dueHeap []dueEntry
-
-type dueEntry struct {
-	at  time.Time
-	dev int
-}
-
-func (h dueHeap) Len() int { return len(h) }
-func (h dueHeap) Less(i, j int) bool {
-	if !h[i].at.Equal(h[j].at) {
-		return h[i].at.Before(h[j].at)
-	}
-	return h[i].dev < h[j].dev
-}
-func (h dueHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *dueHeap) Push(x any)   { *h = append(*h, x.(dueEntry)) }
-func (h *dueHeap) Pop() any {
-	old := *h
-	e := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return e
+// Payload makes the message of a Send of that session that needs the root key of the device.
+func (c *Campaign) Payload(session int, s session.Send, root network.Key) ([]byte, error) {
+	return c.sessions[session].Payload(s, root)
 }

@@ -1,33 +1,68 @@
 package campaign
 
 import (
-	"container/heap"
-	"fmt"
 	"time"
 
-	"github.com/sower-fuota/sower/applayer/diag"
-	"github.com/sower-fuota/sower/applayer/mcsetup"
 	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/session"
 )
+
+// Event is what a campaign learns: [Start], [Tick], [Heard], [Result] or [Abort].
+type Event interface{ event() }
+
+// Start begins the campaign. A second one does nothing.
+type Start struct{ By string }
+
+// Tick says that the time of [Campaign.NextWake] has come.
+type Tick struct{}
+
+// Heard is an event of the network. Those of foreign devices are ignored.
+type Heard struct{ Event network.Event }
+
+// Abort ends the campaign: nothing more is sent, its groups are closed.
+type Abort struct{ By, Reason string }
+
+// Result reports what became of an effect of a session.
+type Result struct {
+	Session int
+	Result  session.Result
+}
+
+func (Start) event()  {}
+func (Tick) event()   {}
+func (Heard) event()  {}
+func (Abort) event()  {}
+func (Result) event() {}
+
+// Effect is what the caller must do for a session, or, with Session -1, a Record of the campaign itself.
+type Effect struct {
+	Session int
+	Do      session.Effect
+}
 
 // Step advances the campaign by one event and returns what must be done, in order. now must not go back.
 func (c *Campaign) Step(now time.Time, ev Event) []Effect {
 	c.now, c.out = now, nil
 	switch ev := ev.(type) {
 	case Start:
-		c.start()
+		if c.st.Phase == PhaseDraft {
+			c.st.Started = now
+			c.setPhase(PhaseRunning)
+			c.startWave()
+		}
 	case Heard:
-		c.heard(ev.Event)
+		if i, ok := c.index[ev.Event.Device]; ok && c.st.Phase != PhaseDraft {
+			c.step(i, session.Heard{Event: ev.Event})
+		}
 	case Result:
-		c.result(ev)
+		c.step(ev.Session, ev.Result)
 	case Abort:
 		c.halt("aborted: " + ev.Reason)
 	case Tick:
-	}
-	for len(c.due) > 0 && !c.due[0].at.After(now) {
-		e := heap.Pop(&c.due).(dueEntry)
-		if c.st.Devices[e.dev].Wake.Equal(e.at) {
-			c.serve(e.dev)
+		for i, s := range c.sessions {
+			if at := s.NextWake(); !at.IsZero() && !at.After(now) {
+				c.step(i, session.Tick{})
+			}
 		}
 	}
 	c.advance()
@@ -38,204 +73,57 @@ func (c *Campaign) Step(now time.Time, ev Event) []Effect {
 // means at once.
 func (c *Campaign) NextWake() time.Time {
 	var at time.Time
-	if c.st.Phase == PhaseEnded || c.st.Phase == PhaseIdle {
+	if c.st.Phase != PhaseRunning {
 		return at
 	}
-	for len(c.due) > 0 && !c.st.Devices[c.due[0].dev].Wake.Equal(c.due[0].at) {
-		heap.Pop(&c.due)
-	}
-	if len(c.due) > 0 {
-		at = c.due[0].at
-	}
-	switch c.st.Phase {
-	case PhasePrepare:
-		if c.unready() > 0 { // otherwise the group is awaited
-			at = earliest(at, c.st.Started.Add(c.spec.Timing.Prepare))
-		}
-	case PhaseAnnounce:
-		at = earliest(at, c.opens())
-	case PhaseWindow:
-		if c.st.Air.Op == 0 {
-			at = earliest(at, c.st.Air.Next)
+	for _, s := range c.sessions {
+		if t := s.NextWake(); at.IsZero() || !t.IsZero() && t.Before(at) {
+			at = t
 		}
 	}
 	return at
 }
 
-func (c *Campaign) emit(e Effect) { c.out = append(c.out, e) }
-
-func (c *Campaign) op() uint64 {
-	c.st.Op++
-	return c.st.Op
-}
-
-func (c *Campaign) start() {
-	if c.st.Phase != PhaseIdle {
-		return
-	}
-	c.st.Started, c.st.Quiet = c.now, c.now
-	c.st.Next, c.st.Target = 1, c.spec.Plan.M+c.spec.Plan.Parity
-	c.setPhase(PhasePrepare)
-	key := [16]byte(c.spec.McKey)
-	eui := make([]network.EUI64, len(c.st.Devices))
-	for i := range eui {
-		eui[i] = c.st.Devices[i].EUI
-	}
-	c.st.Opening = true
-	c.emit(OpenGroup{Op: c.op(), Group: network.Group{
-		Name:        "sower-" + c.spec.ID,
-		Application: c.spec.Application,
-		McAddr:      c.spec.McAddr,
-		AppSKey:     mcsetup.McAppSKey(key, c.spec.McAddr),
-		NwkSKey:     mcsetup.McNwkSKey(key, c.spec.McAddr),
-		Class:       network.ClassC,
-		DataRate:    c.spec.Plan.DataRate,
-		Frequency:   c.spec.Plan.Frequency,
-		Gateways:    c.spec.Gateways,
-		Devices:     eui,
-	}})
-	c.serveAll()
-}
-
-func (c *Campaign) result(r Result) {
-	switch {
-	case c.st.Phase == PhaseEnded:
-		// An effect that was under way when the campaign ended; a group that opened late must not stay.
-		if c.st.Opening && r.Group != "" {
-			c.st.Opening = false
-			c.emit(CloseGroup{Op: c.op(), Group: r.Group})
-		}
-	case c.st.Opening && r.Device == (network.EUI64{}) && c.st.Air.Op != r.Op:
-		c.st.Opening = false
-		if r.Failure != Success {
-			c.halt("the multicast group could not be opened: " + r.Text)
-			return
-		}
-		c.st.Group = r.Group
-	case r.Op == c.st.Air.Op && r.Op != 0:
-		c.broadcasted(r)
-	case r.Device != (network.EUI64{}):
-		i, ok := c.index[r.Device]
-		if !ok || c.st.Devices[i].Pending.Op != r.Op {
-			return
-		}
-		d := &c.st.Devices[i]
-		switch r.Failure {
-		case Success:
-			d.Pending.Message = r.Message
-		case NoKey:
-			c.fail(i, diag.StepSetup, diag.CauseRootKeyMissing, r.Text)
-		default:
-			d.Pending.Op = 0
-			d.Pending.Attempts++
-			d.Note = r.Text
-			d.NotBefore = c.now.Add(time.Minute)
-		}
-		c.serve(i)
+// step steps a session and takes over its effects.
+func (c *Campaign) step(i int, ev session.Event) {
+	for _, e := range c.sessions[i].Step(c.now, ev) {
+		c.out = append(c.out, Effect{i, e})
 	}
 }
 
-func (c *Campaign) heard(ev network.Event) {
-	i, ok := c.index[ev.Device]
-	if !ok || c.st.Phase == PhaseIdle || c.st.Phase == PhaseEnded || c.st.Devices[i].Stage.final() {
-		return
-	}
-	d := &c.st.Devices[i]
-	switch ev.Kind {
-	case network.EventUplink:
-		c.uplink(i, ev)
-	case network.EventJoin:
-		c.joined(i, ev.At)
-	case network.EventSent:
-		if ev.Message != "" && ev.Message == d.Pending.Message && d.Pending.Delivered.IsZero() {
-			d.Pending.Delivered = ev.At
-		}
-	case network.EventDropped:
-		if ev.Message != "" && ev.Message == d.Pending.Message && d.Pending.Delivered.IsZero() {
-			d.Pending.Op, d.Pending.Message = 0, ""
-			if ev.Reason != "EXPIRED" { // otherwise nothing was tried: no uplink came in time
-				d.Pending.Attempts++
-				d.Note = "a command was dropped by the network: " + ev.Reason
-			}
-		}
-	}
-	c.serve(i)
+func (c *Campaign) record(what, text string) {
+	c.out = append(c.out, Effect{-1, session.Record{What: what, Text: text}})
 }
 
 func (c *Campaign) setPhase(p Phase) {
 	c.st.Phase = p
-	c.emit(Record{What: "phase", Text: p.String()})
+	c.record("phase", p.String())
 }
 
-func (c *Campaign) setStage(i int, s Stage) {
-	d := &c.st.Devices[i]
-	if d.Stage == s {
-		return
-	}
-	c.count[d.Stage]--
-	d.Stage = s
-	c.count[s]++
-	d.NotBefore = time.Time{}
-	step := d.Report.Step
-	if s == StageFailed {
-		step = d.Step
-	}
-	c.emit(Record{What: "stage", Device: d.EUI, Stage: s, Step: step, Cause: d.Cause, Text: d.Note})
-}
-
-// fail ends the campaign for one device.
-func (c *Campaign) fail(i int, step diag.Step, cause diag.Cause, note string) {
-	d := &c.st.Devices[i]
-	if d.Stage.final() {
-		return
-	}
-	if cause > diag.CauseRefused && c.reported(d) {
-		step, cause = d.Report.Step, d.Report.Cause
-	}
-	d.Step, d.Cause, d.Note = step, cause, note
-	d.DoubtUntil = time.Time{}
-	c.setStage(i, StageFailed)
-	// Best effort: whoever is still reachable shall not keep the keys of a dead group. In a window its
-	// downlinks would cost others a fragment.
-	if !c.windowOpen() && !d.LastUp.IsZero() {
-		if d.Frag {
-			c.send(i, CmdDropFrag)
-		}
-		if d.Group {
-			c.send(i, CmdDropGroup)
+func (c *Campaign) startWave() {
+	c.record("wave", c.spec.Waves[c.st.Wave].Name)
+	for i := range c.sessions {
+		if c.wave[i] == c.st.Wave {
+			c.step(i, session.Start{})
 		}
 	}
-	d.Pending = Pending{}
 }
 
-// suspect ends the campaign for one device unless the device itself names a better cause soon.
-func (c *Campaign) suspect(i int, step diag.Step, cause diag.Cause, note string) {
-	d := &c.st.Devices[i]
-	if d.Stage.final() || !d.DoubtUntil.IsZero() {
-		return
+// advance begins the next wave when all sessions of the present one have ended.
+func (c *Campaign) advance() {
+	for c.st.Phase == PhaseRunning {
+		for i, s := range c.sessions {
+			if c.wave[i] == c.st.Wave && !s.Ended() {
+				return
+			}
+		}
+		if c.st.Wave+1 == len(c.spec.Waves) {
+			c.setPhase(PhaseEnded)
+			return
+		}
+		c.st.Wave++
+		c.startWave()
 	}
-	if c.reported(d) {
-		c.fail(i, d.Report.Step, d.Report.Cause, "")
-		return
-	}
-	d.DoubtStep, d.DoubtCause, d.DoubtNote = step, cause, note
-	d.DoubtUntil = c.now.Add(6 * c.spec.Timing.UplinkInterval)
-	d.NotBefore = time.Time{}
-}
-
-// reported reports whether the device itself has said why this update stopped.
-func (c *Campaign) reported(d *Device) bool {
-	return d.Frag && d.ReportAt.After(d.FragAt) && d.Report.Version != c.spec.Target && stopped(d.Report.Cause)
-}
-
-// stopped reports whether a cause that a device reports ends the update there.
-func stopped(cause diag.Cause) bool {
-	switch cause {
-	case diag.CauseOK, diag.CauseFlashDecay, diag.CauseSessionReplay, diag.CauseNoSession,
-		diag.CauseDeferredUser, diag.CauseDeferredBattery:
-		return false
-	}
-	return cause < 64 // from 64 on they are the engine's own
 }
 
 // halt stops the campaign as a whole.
@@ -244,36 +132,9 @@ func (c *Campaign) halt(why string) {
 		return
 	}
 	c.st.Halted = why
-	c.emit(Record{What: "halt", Text: why})
-	c.end()
-}
-
-func (c *Campaign) end() {
+	c.record("halt", why)
+	for i := range c.sessions {
+		c.step(i, session.Abort{Reason: why})
+	}
 	c.setPhase(PhaseEnded)
-	c.due = nil
-	if c.st.Group != "" {
-		c.emit(CloseGroup{Op: c.op(), Group: c.st.Group})
-		c.st.Group = ""
-	}
-}
-
-func earliest(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func latest(ts ...time.Time) time.Time {
-	var at time.Time
-	for _, t := range ts {
-		if t.After(at) {
-			at = t
-		}
-	}
-	return at
-}
-
-func (c *Campaign) fragments(n int) string {
-	return fmt.Sprintf("misses %d of %d fragments", n, c.spec.Plan.M)
 }

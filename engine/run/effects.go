@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/session"
 )
 
 var (
@@ -17,14 +17,14 @@ var (
 )
 
 // do carries out one effect. r.uncertain says that an earlier attempt may have succeeded.
-func (e *Engine) do(ctx context.Context, r *retry) (campaign.Result, error) {
+func (e *Engine) do(ctx context.Context, r *retry) (session.Result, error) {
 	switch eff := r.effect.(type) {
-	case campaign.Send:
+	case session.Send:
 		return e.send(ctx, r, eff)
-	case campaign.Broadcast:
+	case session.Broadcast:
 		return e.broadcast(ctx, r, eff)
-	case campaign.OpenGroup:
-		res := campaign.Result{Op: eff.Op}
+	case session.OpenGroup:
+		res := session.Result{Op: eff.Op}
 		id, err := e.cfg.Network.OpenGroup(ctx, eff.Group)
 		if err != nil {
 			return res, err
@@ -38,18 +38,18 @@ func (e *Engine) do(ctx context.Context, r *retry) (campaign.Result, error) {
 		res.Group = id
 		e.logEffect(*r, "group", string(id))
 		return res, nil
-	case campaign.CloseGroup:
+	case session.CloseGroup:
 		err := e.cfg.Network.CloseGroup(ctx, eff.Group)
 		if err == nil {
 			e.logEffect(*r, "group closed", string(eff.Group))
 		}
-		return campaign.Result{Op: eff.Op}, err
+		return session.Result{Op: eff.Op}, err
 	}
-	return campaign.Result{}, fmt.Errorf("run: effect %T is not known", r.effect)
+	return session.Result{}, fmt.Errorf("run: effect %T is not known", r.effect)
 }
 
-func (e *Engine) send(ctx context.Context, r *retry, s campaign.Send) (campaign.Result, error) {
-	res := campaign.Result{Op: s.Op, Device: s.Device}
+func (e *Engine) send(ctx context.Context, r *retry, s session.Send) (session.Result, error) {
+	res := session.Result{Op: s.Op, Device: s.Device}
 	if e.expired(s.Expires) {
 		return res, errTooLate
 	}
@@ -62,7 +62,7 @@ func (e *Engine) send(ctx context.Context, r *retry, s campaign.Send) (campaign.
 			if !slices.Contains(e.messages[s.Device], id) {
 				e.know(s.Device, id)
 				res.Message = id
-				e.logSend(r.c, s, id)
+				e.logSend(r, s, id)
 				return res, nil
 			}
 		}
@@ -81,7 +81,7 @@ func (e *Engine) send(ctx context.Context, r *retry, s campaign.Send) (campaign.
 		case key == network.Key{}:
 			return res, fmt.Errorf("%w: the root key of %s is all zero", errNoKey, s.Device)
 		}
-		if payload, err = r.c.Payload(s, key); err != nil {
+		if payload, err = r.c.Payload(r.session, s, key); err != nil {
 			return res, err
 		}
 	}
@@ -91,7 +91,7 @@ func (e *Engine) send(ctx context.Context, r *retry, s campaign.Send) (campaign.
 	}
 	e.know(s.Device, id)
 	res.Message = id
-	e.logSend(r.c, s, id)
+	e.logSend(r, s, id)
 	return res, nil
 }
 
@@ -101,8 +101,8 @@ func (e *Engine) know(eui network.EUI64, id network.MessageID) {
 	e.messages[eui] = ids[max(0, len(ids)-16):]
 }
 
-func (e *Engine) broadcast(ctx context.Context, r *retry, b campaign.Broadcast) (campaign.Result, error) {
-	res := campaign.Result{Op: b.Op}
+func (e *Engine) broadcast(ctx context.Context, r *retry, b session.Broadcast) (session.Result, error) {
+	res := session.Result{Op: b.Op}
 	next := e.groups[b.Broadcast.Group]
 	if r.uncertain {
 		st, err := e.cfg.Network.GroupState(ctx, b.Broadcast.Group)
@@ -113,7 +113,7 @@ func (e *Engine) broadcast(ctx context.Context, r *retry, b campaign.Broadcast) 
 			// It has happened: nobody else sends to the group.
 			e.groups[b.Broadcast.Group] = next + 1
 			res.FCnt = next
-			e.logBroadcast(r.c, b, next)
+			e.logBroadcast(r, b, next)
 			return res, nil
 		}
 		r.uncertain = false
@@ -127,7 +127,7 @@ func (e *Engine) broadcast(ctx context.Context, r *retry, b campaign.Broadcast) 
 	}
 	e.groups[b.Broadcast.Group] = fcnt + 1
 	res.FCnt = fcnt
-	e.logBroadcast(r.c, b, fcnt)
+	e.logBroadcast(r, b, fcnt)
 	return res, nil
 }
 

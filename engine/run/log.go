@@ -7,6 +7,7 @@ import (
 	"github.com/sower-fuota/sower/applayer/diag"
 	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/session"
 )
 
 // Hex is written as hexadecimal digits.
@@ -26,8 +27,9 @@ func (h *Hex) UnmarshalText(b []byte) (err error) {
 type Entry struct {
 	Time     time.Time `json:"time"`
 	Campaign string    `json:"campaign"`
+	Session  string    `json:"session,omitempty"`
 	// Kind is uplink, join, sent or dropped for what the network said; send, broadcast, group or group closed
-	// for what it was asked; retry or failed for what went wrong; else the kind of a campaign.Record.
+	// for what it was asked; retry or failed for what went wrong; else the kind of a session.Record.
 	Kind    string            `json:"kind"`
 	Device  *network.EUI64    `json:"dev_eui,omitempty"`
 	At      time.Time         `json:"at,omitzero"` // of an event, by the network's clock
@@ -54,11 +56,11 @@ func (e *Engine) log(c *campaign.Campaign, en Entry) {
 	e.cfg.Log(en)
 }
 
-func (e *Engine) record(c *campaign.Campaign, r campaign.Record) {
-	en := Entry{Kind: r.What, Text: r.Text}
+func (e *Engine) record(c *campaign.Campaign, of int, r session.Record) {
+	en := Entry{Session: name(c, of), Kind: r.What, Text: r.Text}
 	if r.Device != (network.EUI64{}) {
 		en.Device, en.Stage = &r.Device, r.Stage.String()
-		if r.What == "report" || r.Stage == campaign.StageFailed {
+		if r.What == "report" || r.Stage == session.StageFailed {
 			en.Step = r.Step.String()
 		}
 		if r.Cause != diag.CauseOK {
@@ -68,30 +70,38 @@ func (e *Engine) record(c *campaign.Campaign, r campaign.Record) {
 	e.log(c, en)
 }
 
-func (e *Engine) logSend(c *campaign.Campaign, s campaign.Send, id network.MessageID) {
-	en := Entry{Kind: "send", Device: &s.Device, Command: s.Command.String(), FPort: s.FPort, Message: id}
+func (e *Engine) logSend(r *retry, s session.Send, id network.MessageID) {
+	en := Entry{Session: name(r.c, r.session), Kind: "send", Device: &s.Device, Command: s.Command.String(), FPort: s.FPort, Message: id}
 	if !s.NeedsKey {
 		en.Payload = s.Payload
 	}
-	e.log(c, en)
+	e.log(r.c, en)
 }
 
-func (e *Engine) logBroadcast(c *campaign.Campaign, b campaign.Broadcast, fcnt uint32) {
-	en := Entry{Kind: "broadcast", N: b.N, FPort: b.Broadcast.FPort, FCnt: &fcnt}
+func (e *Engine) logBroadcast(r *retry, b session.Broadcast, fcnt uint32) {
+	en := Entry{Session: name(r.c, r.session), Kind: "broadcast", N: b.N, FPort: b.Broadcast.FPort, FCnt: &fcnt}
 	if b.N == 0 {
 		en.Payload = b.Broadcast.Payload
 	}
-	e.log(c, en)
+	e.log(r.c, en)
 }
 
 // logEffect notes what happened to an effect.
 func (e *Engine) logEffect(r retry, kind, text string) {
-	en := Entry{Kind: kind, Text: text}
+	en := Entry{Session: name(r.c, r.session), Kind: kind, Text: text}
 	switch eff := r.effect.(type) {
-	case campaign.Send:
+	case session.Send:
 		en.Device, en.Command = &eff.Device, eff.Command.String()
-	case campaign.Broadcast:
+	case session.Broadcast:
 		en.N = eff.N
 	}
 	e.log(r.c, en)
+}
+
+// name names a session of a campaign; -1 is the campaign itself.
+func name(c *campaign.Campaign, session int) string {
+	if session < 0 {
+		return ""
+	}
+	return c.Session(session).ID()
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/session"
 )
 
 // Back-off after ErrUnavailable: doubled from the first to the last, in the time of the clock.
@@ -50,7 +51,8 @@ type retry struct {
 	at        time.Time
 	seq       uint64
 	c         *campaign.Campaign
-	effect    campaign.Effect
+	session   int // of the campaign; -1: none
+	effect    session.Effect
 	wait      time.Duration
 	uncertain bool // the last attempt may have happened
 }
@@ -256,12 +258,12 @@ func (e *Engine) step(ctx context.Context, c *campaign.Campaign, ev campaign.Eve
 
 func (e *Engine) effects(ctx context.Context, c *campaign.Campaign, effects []campaign.Effect) {
 	for _, eff := range effects {
-		if rec, ok := eff.(campaign.Record); ok {
-			e.record(c, rec)
+		if rec, ok := eff.Do.(session.Record); ok {
+			e.record(c, eff.Session, rec)
 			continue
 		}
 		e.seq++
-		e.attempt(ctx, retry{seq: e.seq, c: c, effect: eff, wait: firstRetry})
+		e.attempt(ctx, retry{seq: e.seq, c: c, session: eff.Session, effect: eff.Do, wait: firstRetry})
 	}
 }
 
@@ -294,15 +296,15 @@ func (e *Engine) attempt(ctx context.Context, r retry) {
 	}
 	switch {
 	case errors.Is(err, errNoKey):
-		res.Failure = campaign.NoKey
+		res.Failure = session.NoKey
 	case errors.Is(err, errTooLate):
-		res.Failure = campaign.TooLate
+		res.Failure = session.TooLate
 	case err != nil:
-		res.Failure = campaign.Refused
+		res.Failure = session.Refused
 	}
 	if err != nil {
 		res.Text = err.Error()
 		e.logEffect(r, "failed", res.Text)
 	}
-	e.step(ctx, r.c, res)
+	e.step(ctx, r.c, campaign.Result{Session: r.session, Result: res})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/plan"
 	"github.com/sower-fuota/sower/engine/run"
+	"github.com/sower-fuota/sower/engine/session"
 	"github.com/sower-fuota/sower/fragmentation"
 	"github.com/sower-fuota/sower/simulator/campaigntest"
 	"github.com/sower-fuota/sower/simulator/world"
@@ -73,17 +74,17 @@ func newFixture(t *testing.T, seed uint64, n int) *fixture {
 		t.Fatal(err)
 	}
 	for k := range 2 {
-		spec := campaign.Spec{ID: fmt.Sprintf("c%d", k), Application: "app", Block: block, Target: newVersion, Plan: p,
+		spec := session.Spec{ID: fmt.Sprintf("c%d", k), Application: "app", Block: block, Target: newVersion, Plan: p,
 			Gateways: []network.EUI64{{0xaa}}, McAddr: uint32(0x01000000 + k), McKey: network.Key{byte(k + 1)},
-			Capabilities: f.net.Caps, Timing: campaign.Timing{UplinkInterval: 10 * time.Minute}}
+			Capabilities: f.net.Caps, Timing: session.Timing{UplinkInterval: 10 * time.Minute}}
 		for i := range n {
 			d := &campaigntest.Device{EUI: network.EUI64{byte(k), 1, 7: byte(i)}, Speaks: p.Version(), Diag: true,
 				Old: oldVersion, New: newVersion, Block: block, Interval: 10 * time.Minute, LossUp: 0.1, LossDown: 0.1,
 				LastCnt: -1, Patch: time.Minute, Key: network.Key{9, byte(i)}, ServerKey: network.Key{9, byte(i)}}
 			f.net.Add(d)
-			spec.Devices = append(spec.Devices, campaign.Target{EUI: d.EUI})
+			spec.Devices = append(spec.Devices, session.Target{EUI: d.EUI})
 		}
-		c, err := campaign.New(spec)
+		c, err := campaign.Single(spec)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +126,7 @@ func (f *fixture) wantUpdated(t *testing.T) {
 	t.Helper()
 	for _, c := range f.campaigns {
 		for _, row := range c.Rows() {
-			if row.Stage != campaign.StageUpdated || row.Version != newVersion {
+			if row.Stage != session.StageUpdated || row.Version != newVersion {
 				t.Errorf("campaign %s: %+v, want updated", c.ID(), row)
 			}
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/plan"
 	"github.com/sower-fuota/sower/engine/run"
+	"github.com/sower-fuota/sower/engine/session"
 	"github.com/sower-fuota/sower/fragmentation"
 	"github.com/sower-fuota/sower/integrations/chirpstack"
 	"github.com/sower-fuota/sower/simulator/networkserver"
@@ -73,7 +74,7 @@ type ConsoleLine struct {
 type Progress struct {
 	Group string
 	At    time.Time // virtual
-	campaign.Progress
+	session.Progress
 }
 
 // String renders the progress in one line.
@@ -83,7 +84,7 @@ func (p Progress) String() string {
 	if p.DataSent > 0 {
 		fmt.Fprintf(&b, ", %d of %d data and %d parity fragments sent", p.DataSent, p.M, p.ParitySent)
 	}
-	for _, s := range campaign.Stages() {
+	for _, s := range session.Stages() {
 		if n := p.Stages[s]; n > 0 {
 			fmt.Fprintf(&b, ", %d %s", n, s)
 		}
@@ -160,8 +161,8 @@ func (s *site) campaigns(ctx context.Context, clock network.Clock) ([]*campaign.
 		Network: nw, Clock: clock, Log: s.cfg.Log,
 		Progress: func(c *campaign.Campaign) {
 			if s.cfg.Progress != nil {
-				p := c.Progress()
-				s.cfg.Progress(Progress{Group: p.Campaign, At: clock.Now(), Progress: p})
+				p := c.Session(0).Progress()
+				s.cfg.Progress(Progress{Group: c.ID(), At: clock.Now(), Progress: p})
 			}
 		},
 	})
@@ -206,10 +207,10 @@ func (s *site) campaign(ctx context.Context, nw network.Network, index int, g Gr
 		return nil, plan.Plan{}, err
 	}
 	h := radio.Hash(s.cfg.Seed, uint64(index), 4)
-	spec := campaign.Spec{
+	spec := session.Spec{
 		ID: g.Name, Application: s.apps[index], Block: g.Update.Block, Target: uint32(g.Update.To), Plan: p,
 		McAddr: 0x01000000 | uint32(h)&0x00ffffff, Capabilities: caps,
-		Timing: campaign.Timing{UplinkInterval: uplinkInterval},
+		Timing: session.Timing{UplinkInterval: uplinkInterval},
 	}
 	binary.BigEndian.PutUint64(spec.McKey[:8], radio.Hash(h, 1))
 	binary.BigEndian.PutUint64(spec.McKey[8:], radio.Hash(h, 2))
@@ -217,9 +218,9 @@ func (s *site) campaign(ctx context.Context, nw network.Network, index int, g Gr
 		spec.Gateways = append(spec.Gateways, gw.ID)
 	}
 	for _, d := range devices {
-		spec.Devices = append(spec.Devices, campaign.Target{EUI: d.EUI, LoRaWAN11: d.LoRaWAN11})
+		spec.Devices = append(spec.Devices, session.Target{EUI: d.EUI, LoRaWAN11: d.LoRaWAN11})
 	}
-	c, err := campaign.New(spec)
+	c, err := campaign.Single(spec)
 	return c, p, err
 }
 
@@ -229,7 +230,7 @@ func (s *site) report(campaigns []*campaign.Campaign, plans []plan.Plan) (Report
 	rows := map[network.EUI64]Outcome{}
 	for i, c := range campaigns {
 		g := s.cfg.Groups[i]
-		p := c.Progress()
+		p := c.Session(0).Progress()
 		gr := GroupReport{
 			Name: g.Name, Plan: plans[i], From: g.Update.From, To: g.Update.To,
 			ImageBytes: len(g.Update.New), CompressedBytes: g.Update.Compressed,
@@ -244,7 +245,7 @@ func (s *site) report(campaigns []*campaign.Campaign, plans []plan.Plan) (Report
 		}
 		r.Groups = append(r.Groups, gr)
 		for _, row := range c.Rows() {
-			rows[row.EUI] = Outcome{Updated: row.Stage == campaign.StageUpdated, Stage: row.Stage.String(), Step: row.Step, Cause: row.Cause}
+			rows[row.EUI] = Outcome{Updated: row.Stage == session.StageUpdated, Stage: row.Stage.String(), Step: row.Step, Cause: row.Cause}
 		}
 	}
 	var err error

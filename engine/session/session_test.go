@@ -1,4 +1,4 @@
-package campaign_test
+package session_test
 
 import (
 	"context"
@@ -14,9 +14,9 @@ import (
 	"github.com/sower-fuota/sower/applayer"
 	"github.com/sower-fuota/sower/applayer/diag"
 	"github.com/sower-fuota/sower/bundle"
-	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/plan"
+	"github.com/sower-fuota/sower/engine/session"
 	"github.com/sower-fuota/sower/fragmentation"
 	"github.com/sower-fuota/sower/simulator/campaigntest"
 	"github.com/sower-fuota/sower/simulator/world"
@@ -29,21 +29,21 @@ const (
 
 var start = time.Date(2026, 11, 22, 6, 0, 0, 0, time.UTC)
 
-// rig is one campaign against scripted devices.
+// rig is one session against scripted devices.
 type rig struct {
 	t       *testing.T
 	w       *world.World
 	net     *campaigntest.Net
 	devices []*campaigntest.Device
-	c       *campaign.Campaign
+	c       *session.Session
 	timer   *world.Event
-	spec    campaign.Spec
-	records []campaign.Record
+	spec    session.Spec
+	records []session.Record
 	sent    map[int]int // broadcasts of each fragment
-	sends   map[campaign.Command]int
+	sends   map[session.Command]int
 	// late, if set, says which broadcasts cannot be carried out in time.
 	late func(n int) bool
-	// resume makes the campaign go on from its state as JSON after each step.
+	// resume makes the session go on from its state as JSON after each step.
 	resume bool
 }
 
@@ -54,7 +54,7 @@ type options struct {
 	payload int // bytes; 6000
 	rate    int // data rate; 5
 	change  func(i int, d *campaigntest.Device)
-	spec    func(*campaign.Spec)
+	spec    func(*session.Spec)
 	net     func(*campaigntest.Net)
 }
 
@@ -120,15 +120,15 @@ func newRig(t *testing.T, o options) *rig {
 	if o.rate == 0 {
 		o.rate = 5
 	}
-	r := &rig{t: t, w: world.New(start), sent: map[int]int{}, sends: map[campaign.Command]int{}}
+	r := &rig{t: t, w: world.New(start), sent: map[int]int{}, sends: map[session.Command]int{}}
 	r.net = campaigntest.New(r.w, o.seed)
 	if o.net != nil {
 		o.net(r.net)
 	}
 	blk, p := planned(t, o)
-	spec := campaign.Spec{ID: "test", Application: "app", Block: blk, Target: newVersion, Plan: p,
+	spec := session.Spec{ID: "test", Application: "app", Block: blk, Target: newVersion, Plan: p,
 		Gateways: []network.EUI64{{0xaa}}, McAddr: 0x01020304, McKey: network.Key{1, 2, 3},
-		Timing: campaign.Timing{UplinkInterval: 10 * time.Minute}}
+		Timing: session.Timing{UplinkInterval: 10 * time.Minute}}
 	for i := range o.n {
 		d := &campaigntest.Device{EUI: network.EUI64{0x10, 6: byte(i >> 8), 7: byte(i)}, Speaks: p.Version(), Diag: i%2 == 0,
 			Old: oldVersion, New: newVersion, Block: blk, Interval: 10 * time.Minute,
@@ -139,7 +139,7 @@ func newRig(t *testing.T, o options) *rig {
 			o.change(i, d)
 		}
 		r.devices = append(r.devices, d)
-		spec.Devices = append(spec.Devices, campaign.Target{EUI: d.EUI})
+		spec.Devices = append(spec.Devices, session.Target{EUI: d.EUI})
 	}
 	spec.Capabilities = r.net.Caps
 	if o.spec != nil {
@@ -147,7 +147,7 @@ func newRig(t *testing.T, o options) *rig {
 	}
 	r.spec = spec
 	var err error
-	if r.c, err = campaign.New(spec); err != nil {
+	if r.c, err = session.New(spec); err != nil {
 		t.Fatal(err)
 	}
 	for _, d := range r.devices {
@@ -157,9 +157,9 @@ func newRig(t *testing.T, o options) *rig {
 }
 
 // step takes one event, carries out the effects and feeds their results back.
-func (r *rig) step(ev campaign.Event) {
+func (r *rig) step(ev session.Event) {
 	r.t.Helper()
-	todo := []campaign.Event{ev}
+	todo := []session.Event{ev}
 	for len(todo) > 0 {
 		effects := r.c.Step(r.w.Now(), todo[0])
 		todo = todo[1:]
@@ -182,44 +182,44 @@ func (r *rig) step(ev campaign.Event) {
 	}
 	if at := r.c.NextWake(); !at.IsZero() {
 		if !at.After(r.w.Now()) {
-			r.t.Fatalf("at %s the campaign wants to be woken at once (%s): it would spin", r.w.Now(), at)
+			r.t.Fatalf("at %s the session wants to be woken at once (%s): it would spin", r.w.Now(), at)
 		}
-		r.timer = r.w.At(at, "tick", func() { r.timer = nil; r.step(campaign.Tick{}) })
+		r.timer = r.w.At(at, "tick", func() { r.timer = nil; r.step(session.Tick{}) })
 	}
 }
 
-// reborn writes the state of a campaign as JSON and makes another of it.
-func reborn(t *testing.T, spec campaign.Spec, c *campaign.Campaign) *campaign.Campaign {
+// reborn writes the state of a session as JSON and makes another of it.
+func reborn(t *testing.T, spec session.Spec, c *session.Session) *session.Session {
 	t.Helper()
 	b, err := json.Marshal(c.State())
 	if err != nil {
 		t.Fatal(err)
 	}
-	var st campaign.State
+	var st session.State
 	if err := json.Unmarshal(b, &st); err != nil {
 		t.Fatal(err)
 	}
-	c, err = campaign.Resume(spec, st)
+	c, err = session.Resume(spec, st)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-func (r *rig) effect(e campaign.Effect) *campaign.Result {
+func (r *rig) effect(e session.Effect) *session.Result {
 	ctx := context.Background()
 	switch e := e.(type) {
-	case campaign.Send:
+	case session.Send:
 		r.sends[e.Command]++
-		if r.c.Progress().Phase == campaign.PhaseWindow {
+		if r.c.Progress().Phase == session.PhaseWindow {
 			r.t.Errorf("%s to %s inside the window", e.Command, e.Device)
 		}
-		res := &campaign.Result{Op: e.Op, Device: e.Device}
+		res := &session.Result{Op: e.Op, Device: e.Device}
 		payload := e.Payload
 		if e.NeedsKey {
 			key, err := r.net.RootKey(ctx, e.Device)
 			if err != nil {
-				res.Failure, res.Text = campaign.NoKey, err.Error()
+				res.Failure, res.Text = session.NoKey, err.Error()
 				return res
 			}
 			if payload, err = r.c.Payload(e, key); err != nil {
@@ -232,13 +232,13 @@ func (r *rig) effect(e campaign.Effect) *campaign.Result {
 		}
 		res.Message = id
 		return res
-	case campaign.OpenGroup:
+	case session.OpenGroup:
 		id, err := r.net.OpenGroup(ctx, e.Group)
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		return &campaign.Result{Op: e.Op, Group: id}
-	case campaign.Broadcast:
+		return &session.Result{Op: e.Op, Group: id}
+	case session.Broadcast:
 		if e.N > 0 {
 			r.sent[e.N]++
 			if r.sent[e.N] > 1 && (e.N > r.c.Progress().M || r.c.Progress().Window == 1) {
@@ -253,43 +253,43 @@ func (r *rig) effect(e campaign.Effect) *campaign.Result {
 			r.t.Fatalf("broadcast at %s outside the window %s..%s", now, p.Start, p.End)
 		}
 		if r.late != nil && r.late(e.N) {
-			return &campaign.Result{Op: e.Op, Failure: campaign.TooLate, Text: "injected"}
+			return &session.Result{Op: e.Op, Failure: session.TooLate, Text: "injected"}
 		}
 		fcnt, err := r.net.Broadcast(ctx, e.Broadcast)
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		return &campaign.Result{Op: e.Op, FCnt: fcnt}
-	case campaign.CloseGroup:
+		return &session.Result{Op: e.Op, FCnt: fcnt}
+	case session.CloseGroup:
 		if err := r.net.CloseGroup(ctx, e.Group); err != nil {
 			r.t.Fatal(err)
 		}
-		return &campaign.Result{Op: e.Op}
-	case campaign.Record:
+		return &session.Result{Op: e.Op}
+	case session.Record:
 		r.records = append(r.records, e)
 	}
 	return nil
 }
 
-// run drives the campaign to its end, at most so long.
+// run drives the session to its end, at most so long.
 func (r *rig) run(limit time.Duration) {
 	r.t.Helper()
 	r.net.Deliver(func(ev network.Event) {
 		if !r.c.Ended() {
-			r.step(campaign.Heard{Event: ev})
+			r.step(session.Heard{Event: ev})
 		}
 	})
-	r.step(campaign.Start{})
+	r.step(session.Start{})
 	if err := r.w.Run(context.Background(), start.Add(limit)); err != nil {
 		r.t.Fatal(err)
 	}
 	if !r.c.Ended() {
 		for _, row := range r.c.Rows() {
-			if row.Stage < campaign.StageUpdated {
+			if row.Stage < session.StageUpdated {
 				r.t.Logf("%+v", row)
 			}
 		}
-		r.t.Fatalf("campaign has not ended after %s: %+v", limit, r.c.Progress())
+		r.t.Fatalf("session has not ended after %s: %+v", limit, r.c.Progress())
 	}
 	if n := r.net.OpenGroups(); n != 0 {
 		r.t.Errorf("%d groups were left open", n)
@@ -304,7 +304,7 @@ func (r *rig) run(limit time.Duration) {
 func (r *rig) wantUpdated(i int) {
 	r.t.Helper()
 	row := r.c.Rows()[i]
-	if row.Stage != campaign.StageUpdated || row.Version != newVersion || r.devices[i].Running() != newVersion {
+	if row.Stage != session.StageUpdated || row.Version != newVersion || r.devices[i].Running() != newVersion {
 		r.t.Errorf("device %d: %+v, runs %#x; want updated", i, row, r.devices[i].Running())
 	}
 }
@@ -312,7 +312,7 @@ func (r *rig) wantUpdated(i int) {
 func (r *rig) wantFailed(i int, step diag.Step, cause diag.Cause) {
 	r.t.Helper()
 	row := r.c.Rows()[i]
-	if row.Stage != campaign.StageFailed || row.Step != step.String() || row.Cause != cause.String() {
+	if row.Stage != session.StageFailed || row.Step != step.String() || row.Cause != cause.String() {
 		r.t.Errorf("device %d: %+v, want failed at %s with %s", i, row, step, cause)
 	}
 }
@@ -410,7 +410,7 @@ func TestFailures(t *testing.T) {
 				case i >= len(failures):
 					r.wantUpdated(i)
 				case failures[i].cause == 0:
-					if row := r.c.Rows()[i]; row.Stage != campaign.StageFailed || row.Cause == diag.CauseOK.String() {
+					if row := r.c.Rows()[i]; row.Stage != session.StageFailed || row.Cause == diag.CauseOK.String() {
 						t.Errorf("%s: %+v, want failed with a cause", failures[i].name, row)
 					}
 				default:

@@ -1,4 +1,4 @@
-package campaign
+package session
 
 import (
 	"container/heap"
@@ -14,14 +14,14 @@ import (
 	"github.com/sower-fuota/sower/engine/plan"
 )
 
-func (c *Campaign) serveAll() {
+func (c *Session) serveAll() {
 	for i := range c.st.Devices {
 		c.serve(i)
 	}
 }
 
 // serve looks after one device: gives it up, sends or repeats its next command, and says when to look again.
-func (c *Campaign) serve(i int) {
+func (c *Session) serve(i int) {
 	d := &c.st.Devices[i]
 	d.Wake = time.Time{}
 	for again := true; again; { // giving up a command may lead to the next
@@ -35,11 +35,11 @@ func (c *Campaign) serve(i int) {
 
 // windowOpen reports whether devices listen to the group. Nothing is sent to single ones then: each such
 // downlink would cost others a fragment.
-func (c *Campaign) windowOpen() bool {
+func (c *Session) windowOpen() bool {
 	return c.st.Phase == PhaseWindow || c.st.Phase == PhaseAnnounce && !c.now.Before(c.st.Window.Start)
 }
 
-func (c *Campaign) serveOnce(i int) (wake time.Time, again bool) {
+func (c *Session) serveOnce(i int) (wake time.Time, again bool) {
 	d, t := &c.st.Devices[i], &c.spec.Timing
 	wake = latest(d.LastUp, c.st.Quiet, d.RebootAt).Add(t.Silence)
 	if !c.now.Before(wake) {
@@ -98,7 +98,7 @@ func (c *Campaign) serveOnce(i int) (wake time.Time, again bool) {
 }
 
 // answerTime is how long after its delivery an answer may come.
-func (c *Campaign) answerTime(kind Command) time.Duration {
+func (c *Session) answerTime(kind Command) time.Duration {
 	if kind == CmdStatus {
 		return datablock.AnswerWindow(c.spec.Plan.BlockAckDelay) + c.spec.Timing.Answer
 	}
@@ -106,7 +106,7 @@ func (c *Campaign) answerTime(kind Command) time.Duration {
 }
 
 // want says which command a device needs now; with CmdNone, at is when that may change by itself.
-func (c *Campaign) want(d *Device) (cmd Command, at time.Time) {
+func (c *Session) want(d *Device) (cmd Command, at time.Time) {
 	if !d.DoubtUntil.IsZero() {
 		return CmdReport, at
 	}
@@ -168,13 +168,13 @@ func (c *Campaign) want(d *Device) (cmd Command, at time.Time) {
 
 // confirmed reports whether a device that runs the new version will keep it, as far as it can tell us. Once its
 // session is deleted, it reports StepNone.
-func (c *Campaign) confirmed(d *Device) bool {
+func (c *Session) confirmed(d *Device) bool {
 	return d.ReportAt.IsZero() || d.Report.Version == c.spec.Target &&
 		(d.Report.Step == diag.StepRunning || d.Report.Step == diag.StepNone)
 }
 
 // patience returns until when a device may stay in its stage; zero: without limit.
-func (c *Campaign) patience(d *Device) time.Time {
+func (c *Session) patience(d *Device) time.Time {
 	if !d.DoubtUntil.IsZero() {
 		return time.Time{}
 	}
@@ -188,7 +188,7 @@ func (c *Campaign) patience(d *Device) time.Time {
 }
 
 // impatient gives up a device that stays too long in its stage.
-func (c *Campaign) impatient(i int) {
+func (c *Session) impatient(i int) {
 	d := &c.st.Devices[i]
 	switch {
 	case d.Report.Cause == diag.CauseDeferredUser || d.Report.Cause == diag.CauseDeferredBattery:
@@ -206,8 +206,8 @@ func (c *Campaign) impatient(i int) {
 	}
 }
 
-// lost ends the campaign for a device that has been silent for too long.
-func (c *Campaign) lost(i int) {
+// lost ends the session for a device that has been silent for too long.
+func (c *Session) lost(i int) {
 	d := &c.st.Devices[i]
 	if p := &d.Pending; d.Stage == StageReady && p.Kind == CmdReboot && (p.Attempts > 0 || !p.Delivered.IsZero()) {
 		c.rebooting(i, c.now) // it was told to, and nothing was heard since
@@ -225,7 +225,7 @@ func (c *Campaign) lost(i int) {
 }
 
 // giveUp decides what it means that a device, though heard, does not answer a command.
-func (c *Campaign) giveUp(i int, kind Command) {
+func (c *Session) giveUp(i int, kind Command) {
 	d := &c.st.Devices[i]
 	d.Pending = Pending{}
 	if !d.DoubtUntil.IsZero() {
@@ -267,7 +267,7 @@ func (c *Campaign) giveUp(i int, kind Command) {
 }
 
 // uplink takes what a device says.
-func (c *Campaign) uplink(i int, ev network.Event) {
+func (c *Session) uplink(i int, ev network.Event) {
 	d := &c.st.Devices[i]
 	if d.Stage == StageProving && ev.At.After(d.NewAt.Add(time.Second)) {
 		d.Further++
@@ -338,7 +338,7 @@ func (d *Device) answered(kind Command) {
 }
 
 // setUp moves a device to the first stage of the set-up that is not done.
-func (c *Campaign) setUp(i int) {
+func (c *Session) setUp(i int) {
 	d := &c.st.Devices[i]
 	if d.Stage >= StagePrepared {
 		return
@@ -356,7 +356,7 @@ func (c *Campaign) setUp(i int) {
 }
 
 // joined takes a join: the device has lost its groups and windows, and perhaps its session.
-func (c *Campaign) joined(i int, at time.Time) {
+func (c *Session) joined(i int, at time.Time) {
 	d := &c.st.Devices[i]
 	if !at.After(d.Joined) {
 		return
@@ -395,7 +395,7 @@ func (c *Campaign) joined(i int, at time.Time) {
 	}
 }
 
-func (c *Campaign) mcSetup(i int, at time.Time, cmd mcsetup.Command) {
+func (c *Session) mcSetup(i int, at time.Time, cmd mcsetup.Command) {
 	d := &c.st.Devices[i]
 	switch ans := cmd.(type) {
 	case mcsetup.McGroupSetupAns:
@@ -443,7 +443,7 @@ func (c *Campaign) mcSetup(i int, at time.Time, cmd mcsetup.Command) {
 	}
 }
 
-func (c *Campaign) dataBlock(i int, at time.Time, cmd datablock.Command) {
+func (c *Session) dataBlock(i int, at time.Time, cmd datablock.Command) {
 	d := &c.st.Devices[i]
 	switch ans := cmd.(type) {
 	case datablock.PackageVersionAns:
@@ -455,7 +455,7 @@ func (c *Campaign) dataBlock(i int, at time.Time, cmd datablock.Command) {
 		if d.Packages != c.ver {
 			// Parity of the other version would corrupt the block without a trace.
 			c.fail(i, diag.StepSetup, diag.CauseOtherVersion,
-				"the device speaks TS004 "+d.Packages.String()+", the campaign "+c.ver.String()+": it belongs in a campaign of its own")
+				"the device speaks TS004 "+d.Packages.String()+", the session "+c.ver.String()+": it belongs in a session of its own")
 			return
 		}
 		c.setUp(i)
@@ -487,7 +487,7 @@ func (c *Campaign) dataBlock(i int, at time.Time, cmd datablock.Command) {
 	}
 }
 
-func (c *Campaign) sessionSet(i int, at time.Time, ans datablock.FragSessionSetupAns) {
+func (c *Session) sessionSet(i int, at time.Time, ans datablock.FragSessionSetupAns) {
 	d := &c.st.Devices[i]
 	if d.Frag || d.Pending.Kind != CmdSession || !at.After(d.Pending.Queued) {
 		return // a repeated answer, or one to an earlier request
@@ -517,7 +517,7 @@ func (c *Campaign) sessionSet(i int, at time.Time, ans datablock.FragSessionSetu
 }
 
 // status takes an answer to a status request, multicast or unicast.
-func (c *Campaign) status(i int, at time.Time, ans datablock.FragSessionStatusAns) {
+func (c *Session) status(i int, at time.Time, ans datablock.FragSessionStatusAns) {
 	d := &c.st.Devices[i]
 	if d.Stage < StageReceiving || d.Stage > StageComplete {
 		return
@@ -560,10 +560,10 @@ func (c *Campaign) status(i int, at time.Time, ans datablock.FragSessionStatusAn
 }
 
 // left reports whether a device joined again since the last announcement, and so lost the window.
-func (c *Campaign) left(d *Device) bool { return d.Joined.After(c.st.Window.Announced) }
+func (c *Session) left(d *Device) bool { return d.Joined.After(c.st.Window.Announced) }
 
 // complete notes that a device holds the block.
-func (c *Campaign) complete(i int) {
+func (c *Session) complete(i int) {
 	d := &c.st.Devices[i]
 	d.Heard, d.Missing = true, 0
 	if d.Stage >= StageReceiving && d.Stage < StageComplete {
@@ -574,7 +574,7 @@ func (c *Campaign) complete(i int) {
 	}
 }
 
-func (c *Campaign) fwMgmt(i int, at time.Time, cmd fwmgmt.Command) {
+func (c *Session) fwMgmt(i int, at time.Time, cmd fwmgmt.Command) {
 	d := &c.st.Devices[i]
 	switch ans := cmd.(type) {
 	case fwmgmt.DevVersionAns:
@@ -599,7 +599,7 @@ func (c *Campaign) fwMgmt(i int, at time.Time, cmd fwmgmt.Command) {
 	}
 }
 
-func (c *Campaign) rebooting(i int, at time.Time) {
+func (c *Session) rebooting(i int, at time.Time) {
 	d := &c.st.Devices[i]
 	d.RebootAt, d.OldSeen = at, false
 	d.Reboots++
@@ -607,7 +607,7 @@ func (c *Campaign) rebooting(i int, at time.Time) {
 }
 
 // image takes what a device says of the image that waits.
-func (c *Campaign) image(i int, ans fwmgmt.DevUpgradeImageAns) {
+func (c *Session) image(i int, ans fwmgmt.DevUpgradeImageAns) {
 	d := &c.st.Devices[i]
 	valid := ans.UpImageStatus == fwmgmt.ImageValid && ans.NextFirmwareVersion == c.spec.Target
 	switch {
@@ -632,7 +632,7 @@ func (c *Campaign) image(i int, ans fwmgmt.DevUpgradeImageAns) {
 }
 
 // version takes what a device says it runs.
-func (c *Campaign) version(i int, at time.Time, v uint32) {
+func (c *Session) version(i int, at time.Time, v uint32) {
 	d := &c.st.Devices[i]
 	if at.Before(d.VersionAt) {
 		return
@@ -656,8 +656,8 @@ func (c *Campaign) version(i int, at time.Time, v uint32) {
 	}
 }
 
-// proven ends the campaign for a device once nothing is left to do or to prove.
-func (c *Campaign) proven(i int) {
+// proven ends the session for a device once nothing is left to do or to prove.
+func (c *Session) proven(i int) {
 	d := &c.st.Devices[i]
 	if d.Stage == StageProving && d.Further > 0 && d.Dropped == 3 && c.confirmed(d) && d.DoubtUntil.IsZero() {
 		c.setStage(i, StageUpdated)
@@ -665,7 +665,7 @@ func (c *Campaign) proven(i int) {
 }
 
 // report takes a message of the diagnostic package.
-func (c *Campaign) report(i int, at time.Time, r diag.Report) {
+func (c *Session) report(i int, at time.Time, r diag.Report) {
 	d := &c.st.Devices[i]
 	d.answered(CmdReport)
 	if at.Before(d.ReportAt) {
@@ -695,7 +695,7 @@ func (c *Campaign) report(i int, at time.Time, r diag.Report) {
 }
 
 // appTime answers a device that asks for the time.
-func (c *Campaign) appTime(i int, at time.Time, req clocksync.AppTimeReq) {
+func (c *Session) appTime(i int, at time.Time, req clocksync.AppTimeReq) {
 	d := &c.st.Devices[i]
 	asked := uint64(req.TokenReq)<<32 | uint64(req.DeviceTime)
 	if at.Before(d.ClockAt) || !d.ClockAt.IsZero() && asked == d.ClockAsked {

@@ -1,4 +1,4 @@
-package campaign
+package session
 
 import (
 	"time"
@@ -7,19 +7,19 @@ import (
 	"github.com/sower-fuota/sower/engine/network"
 )
 
-// Event is what a campaign learns: [Start], [Tick], [Heard], [Result] or [Abort].
+// Event is what a session learns: [Start], [Tick], [Heard], [Result] or [Abort].
 type Event interface{ event() }
 
-// Start begins the campaign. A second one does nothing.
+// Start begins the session. A second one does nothing.
 type Start struct{}
 
-// Tick says that the time of [Campaign.NextWake] has come.
+// Tick says that the time of [Session.NextWake] has come.
 type Tick struct{}
 
 // Heard is an event of the network. Those of foreign devices are ignored.
 type Heard struct{ Event network.Event }
 
-// Abort ends the campaign: nothing more is sent, the group is closed.
+// Abort ends the session: nothing more is sent, the group is closed.
 type Abort struct{ Reason string }
 
 // Result reports what became of an effect.
@@ -61,7 +61,7 @@ type Send struct {
 	Device  network.EUI64
 	FPort   uint8
 	// Payload is the message, unless it depends on the root key of the device: then NeedsKey is set and
-	// [Campaign.Payload] makes the message.
+	// [Session.Payload] makes the message.
 	Payload    []byte
 	NeedsKey   bool
 	SessionCnt uint16 // of a FragSessionSetupReq
@@ -87,7 +87,7 @@ type CloseGroup struct {
 	Group network.GroupID
 }
 
-// Record is an entry for the log of the campaign.
+// Record is an entry for the log of the session.
 type Record struct {
 	What   string // "phase", "stage", "window", "top-up", "late", "report", "unreadable" or "halt"
 	Device network.EUI64
@@ -105,7 +105,7 @@ func (Record) effect()     {}
 
 // Progress is a snapshot for display.
 type Progress struct {
-	Campaign   string        `json:"campaign"`
+	Session    string        `json:"session"`
 	Phase      Phase         `json:"phase"`
 	Halted     string        `json:"halted,omitempty"`
 	Stages     map[Stage]int `json:"stages"`
@@ -136,9 +136,9 @@ type Row struct {
 }
 
 // Progress returns a snapshot without the devices; it costs little.
-func (c *Campaign) Progress() Progress {
+func (c *Session) Progress() Progress {
 	p := Progress{
-		Campaign: c.spec.ID, Phase: c.st.Phase, Halted: c.st.Halted, Stages: map[Stage]int{},
+		Session: c.spec.ID, Phase: c.st.Phase, Halted: c.st.Halted, Stages: map[Stage]int{},
 		Devices: len(c.st.Devices), Updated: c.count[StageUpdated], Failed: c.count[StageFailed],
 		M: c.spec.Plan.M, Target: c.st.Target,
 		DataSent: c.st.DataSent, ParitySent: c.st.ParitySent, StatusSent: c.st.StatusSent, Airtime: c.st.Airtime,
@@ -153,7 +153,7 @@ func (c *Campaign) Progress() Progress {
 }
 
 // Rows returns one row per device, in the order of the specification.
-func (c *Campaign) Rows() []Row {
+func (c *Session) Rows() []Row {
 	rows := make([]Row, len(c.st.Devices))
 	for i := range rows {
 		d := &c.st.Devices[i]

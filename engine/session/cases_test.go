@@ -1,4 +1,4 @@
-package campaign_test
+package session_test
 
 import (
 	"errors"
@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/sower-fuota/sower/applayer/diag"
-	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/session"
 	"github.com/sower-fuota/sower/fragmentation"
 	"github.com/sower-fuota/sower/simulator/campaigntest"
 )
@@ -49,7 +49,7 @@ func TestSessionCntReplay(t *testing.T) {
 
 // TestSeveralWindows sends more than the longest window holds.
 func TestSeveralWindows(t *testing.T) {
-	r := newRig(t, options{seed: 1, n: 4, payload: 56000, rate: 1, spec: func(s *campaign.Spec) { s.Plan.Pace = 40 * time.Second },
+	r := newRig(t, options{seed: 1, n: 4, payload: 56000, rate: 1, spec: func(s *session.Spec) { s.Plan.Pace = 40 * time.Second },
 		change: func(_ int, d *campaigntest.Device) { d.LossUp, d.LossDown = 0, 0.05 }})
 	if _, fit := r.spec.Plan.Window(r.spec.Plan.M, 1); fit >= r.spec.Plan.M {
 		t.Fatalf("all %d fragments fit into one window", r.spec.Plan.M)
@@ -63,7 +63,7 @@ func TestSeveralWindows(t *testing.T) {
 	}
 }
 
-// TestResume replaces the campaign by one made of its state, before every single step.
+// TestResume replaces the session by one made of its state, before every single step.
 func TestResume(t *testing.T) {
 	var ends [2]string
 	for i, resume := range []bool{false, true} {
@@ -73,11 +73,11 @@ func TestResume(t *testing.T) {
 		ends[i] = fmt.Sprintf("%+v %+v", r.c.Progress(), r.c.Rows())
 	}
 	if ends[0] != ends[1] {
-		t.Errorf("with resumption the campaign ends with\n%s\nwithout with\n%s", ends[1], ends[0])
+		t.Errorf("with resumption the session ends with\n%s\nwithout with\n%s", ends[1], ends[0])
 	}
 }
 
-// TestLateFragments loses fragments before they reach the network: the campaign goes on, parity makes up.
+// TestLateFragments loses fragments before they reach the network: the session goes on, parity makes up.
 func TestLateFragments(t *testing.T) {
 	r := newRig(t, options{seed: 2, n: 10})
 	r.late = func(n int) bool { return n%7 == 3 }
@@ -114,7 +114,7 @@ func TestServerAnswersClock(t *testing.T) {
 		for i := range r.devices {
 			r.wantUpdated(i)
 		}
-		if got := r.sends[campaign.CmdTime] > 0; got == server {
+		if got := r.sends[session.CmdTime] > 0; got == server {
 			t.Errorf("ServerAnswersClock=%v: AppTimeAns sent by the engine: %v", server, got)
 		}
 	}
@@ -127,8 +127,8 @@ func TestAlreadyThere(t *testing.T) {
 	for i := range r.devices {
 		r.wantUpdated(i)
 	}
-	if p := r.c.Progress(); p.DataSent != 0 || r.sends[campaign.CmdReboot] != 0 {
-		t.Errorf("%d fragments and %d reboots for devices that were up to date", p.DataSent, r.sends[campaign.CmdReboot])
+	if p := r.c.Progress(); p.DataSent != 0 || r.sends[session.CmdReboot] != 0 {
+		t.Errorf("%d fragments and %d reboots for devices that were up to date", p.DataSent, r.sends[session.CmdReboot])
 	}
 }
 
@@ -139,17 +139,17 @@ func TestForeignDevicesAreAskedOneByOne(t *testing.T) {
 	for i := range r.devices {
 		r.wantUpdated(i)
 	}
-	if r.sends[campaign.CmdStatus] < len(r.devices)/2 {
-		t.Errorf("%d unicast status requests, want about one for each of %d devices", r.sends[campaign.CmdStatus], len(r.devices))
+	if r.sends[session.CmdStatus] < len(r.devices)/2 {
+		t.Errorf("%d unicast status requests, want about one for each of %d devices", r.sends[session.CmdStatus], len(r.devices))
 	}
 }
 
-// halted runs a campaign to the instant at which step returns effects that match, and answers with a result.
-func halted(t *testing.T, answer func(campaign.Effect) *campaign.Result) *campaign.Campaign {
+// halted runs a session to the instant at which step returns effects that match, and answers with a result.
+func halted(t *testing.T, answer func(session.Effect) *session.Result) *session.Session {
 	t.Helper()
 	r := newRig(t, options{seed: 1, n: 6})
-	var todo []campaign.Event
-	step := func(ev campaign.Event) {
+	var todo []session.Event
+	step := func(ev session.Event) {
 		todo = append(todo, ev)
 		for len(todo) > 0 {
 			effects := r.c.Step(r.w.Now(), todo[0])
@@ -172,15 +172,15 @@ func halted(t *testing.T, answer func(campaign.Effect) *campaign.Result) *campai
 		}
 	}
 	var tick func()
-	handle := func(ev campaign.Event) {
+	handle := func(ev session.Event) {
 		step(ev)
 		if at := r.c.NextWake(); !at.IsZero() {
 			r.timer = r.w.At(at, "tick", tick)
 		}
 	}
-	tick = func() { handle(campaign.Tick{}) }
-	r.net.Deliver(func(ev network.Event) { handle(campaign.Heard{Event: ev}) })
-	handle(campaign.Start{})
+	tick = func() { handle(session.Tick{}) }
+	r.net.Deliver(func(ev network.Event) { handle(session.Heard{Event: ev}) })
+	handle(session.Start{})
 	if err := r.w.Run(t.Context(), start.Add(48*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
@@ -196,23 +196,23 @@ func halted(t *testing.T, answer func(campaign.Effect) *campaign.Result) *campai
 func TestHalts(t *testing.T) {
 	tests := []struct {
 		name, want string
-		answer     func(campaign.Effect) *campaign.Result
+		answer     func(session.Effect) *session.Result
 	}{
-		{"group refused", "could not be opened", func(e campaign.Effect) *campaign.Result {
-			if e, ok := e.(campaign.OpenGroup); ok {
-				return &campaign.Result{Op: e.Op, Failure: campaign.Refused, Text: "gateway offline"}
+		{"group refused", "could not be opened", func(e session.Effect) *session.Result {
+			if e, ok := e.(session.OpenGroup); ok {
+				return &session.Result{Op: e.Op, Failure: session.Refused, Text: "gateway offline"}
 			}
 			return nil
 		}},
-		{"fragment refused", "refused", func(e campaign.Effect) *campaign.Result {
-			if e, ok := e.(campaign.Broadcast); ok && e.N == 5 {
-				return &campaign.Result{Op: e.Op, Failure: campaign.Refused, Text: "group is gone"}
+		{"fragment refused", "refused", func(e session.Effect) *session.Result {
+			if e, ok := e.(session.Broadcast); ok && e.N == 5 {
+				return &session.Result{Op: e.Op, Failure: session.Refused, Text: "group is gone"}
 			}
 			return nil
 		}},
-		{"somebody else sends", "somebody else", func(e campaign.Effect) *campaign.Result {
-			if e, ok := e.(campaign.Broadcast); ok && e.N == 5 {
-				return &campaign.Result{Op: e.Op, FCnt: 77}
+		{"somebody else sends", "somebody else", func(e session.Effect) *session.Result {
+			if e, ok := e.(session.Broadcast); ok && e.N == 5 {
+				return &session.Result{Op: e.Op, FCnt: 77}
 			}
 			return nil
 		}},
@@ -231,15 +231,15 @@ func TestHalts(t *testing.T) {
 func TestGroupOpenedAfterAbort(t *testing.T) {
 	r := newRig(t, options{seed: 1, n: 1})
 	var op uint64
-	for _, e := range r.c.Step(start, campaign.Start{}) {
-		if e, ok := e.(campaign.OpenGroup); ok {
+	for _, e := range r.c.Step(start, session.Start{}) {
+		if e, ok := e.(session.OpenGroup); ok {
 			op = e.Op
 		}
 	}
-	r.c.Step(start, campaign.Abort{Reason: "test"})
+	r.c.Step(start, session.Abort{Reason: "test"})
 	closed := false
-	for _, e := range r.c.Step(start, campaign.Result{Op: op, Group: "late"}) {
-		if e, ok := e.(campaign.CloseGroup); ok && e.Group == "late" {
+	for _, e := range r.c.Step(start, session.Result{Op: op, Group: "late"}) {
+		if e, ok := e.(session.CloseGroup); ok && e.Group == "late" {
 			closed = true
 		}
 	}
@@ -252,29 +252,29 @@ func TestNewRefuses(t *testing.T) {
 	good := newRig(t, options{seed: 1, n: 2}).spec
 	tests := []struct {
 		name   string
-		change func(*campaign.Spec)
+		change func(*session.Spec)
 	}{
-		{"no ID", func(s *campaign.Spec) { s.ID = "" }},
-		{"no devices", func(s *campaign.Spec) { s.Devices = nil }},
-		{"no gateways", func(s *campaign.Spec) { s.Gateways = nil }},
-		{"no multicast key", func(s *campaign.Spec) { s.McKey = network.Key{} }},
-		{"device twice", func(s *campaign.Spec) { s.Devices = append(s.Devices, s.Devices[0]) }},
-		{"other block", func(s *campaign.Spec) { s.Block = s.Block[1:] }},
-		{"matrix of the printed text", func(s *campaign.Spec) { s.Plan.Matrix = fragmentation.V2Absolute }},
-		{"no pace", func(s *campaign.Spec) { s.Plan.Pace = 0 }},
-		{"other M", func(s *campaign.Spec) { s.Plan.M++ }},
-		{"group id", func(s *campaign.Spec) { s.McGroupID = 4 }},
-		{"parity without indices", func(s *campaign.Spec) { s.Plan.Indices = nil }},
+		{"no ID", func(s *session.Spec) { s.ID = "" }},
+		{"no devices", func(s *session.Spec) { s.Devices = nil }},
+		{"no gateways", func(s *session.Spec) { s.Gateways = nil }},
+		{"no multicast key", func(s *session.Spec) { s.McKey = network.Key{} }},
+		{"device twice", func(s *session.Spec) { s.Devices = append(s.Devices, s.Devices[0]) }},
+		{"other block", func(s *session.Spec) { s.Block = s.Block[1:] }},
+		{"matrix of the printed text", func(s *session.Spec) { s.Plan.Matrix = fragmentation.V2Absolute }},
+		{"no pace", func(s *session.Spec) { s.Plan.Pace = 0 }},
+		{"other M", func(s *session.Spec) { s.Plan.M++ }},
+		{"group id", func(s *session.Spec) { s.McGroupID = 4 }},
+		{"parity without indices", func(s *session.Spec) { s.Plan.Indices = nil }},
 	}
-	if _, err := campaign.New(good); err != nil {
+	if _, err := session.New(good); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := good
-			s.Devices = append([]campaign.Target(nil), good.Devices...)
+			s.Devices = append([]session.Target(nil), good.Devices...)
 			tt.change(&s)
-			if _, err := campaign.New(s); !errors.Is(err, campaign.ErrSpec) {
+			if _, err := session.New(s); !errors.Is(err, session.ErrSpec) {
 				t.Errorf("New = %v, want ErrSpec", err)
 			}
 		})
@@ -284,9 +284,9 @@ func TestNewRefuses(t *testing.T) {
 // TestForeignEventsAreIgnored feeds events of other devices and nonsense of its own.
 func TestForeignEventsAreIgnored(t *testing.T) {
 	r := newRig(t, options{seed: 1, n: 1})
-	r.c.Step(start, campaign.Start{})
+	r.c.Step(start, session.Start{})
 	before := fmt.Sprintf("%+v", r.c.State())
-	if e := r.c.Step(start, campaign.Heard{Event: network.Event{Kind: network.EventUplink, Device: network.EUI64{9}, FPort: 201, Payload: []byte{0, 3, 2}}}); len(e) != 0 {
+	if e := r.c.Step(start, session.Heard{Event: network.Event{Kind: network.EventUplink, Device: network.EUI64{9}, FPort: 201, Payload: []byte{0, 3, 2}}}); len(e) != 0 {
 		t.Errorf("an uplink of a foreign device has effects: %v", e)
 	}
 	if after := fmt.Sprintf("%+v", r.c.State()); after != before {
@@ -294,11 +294,11 @@ func TestForeignEventsAreIgnored(t *testing.T) {
 	}
 	for _, port := range []uint8{200, 201, 202, 203, 204, 10, 0} {
 		for _, payload := range [][]byte{nil, {0xff}, {1}, {0, 9, 9, 9}, {2, 0xff}, make([]byte, 200)} {
-			r.c.Step(start.Add(time.Second), campaign.Heard{Event: network.Event{Kind: network.EventUplink,
+			r.c.Step(start.Add(time.Second), session.Heard{Event: network.Event{Kind: network.EventUplink,
 				Device: r.devices[0].EUI, At: start.Add(time.Second), FPort: port, Payload: payload}})
 		}
 	}
-	if s := r.c.Rows()[0].Stage; s > campaign.StageGroup {
+	if s := r.c.Rows()[0].Stage; s > session.StageGroup {
 		t.Errorf("nonsense brought the device to stage %s", s)
 	}
 }

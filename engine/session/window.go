@@ -1,4 +1,4 @@
-package campaign
+package session
 
 import (
 	"fmt"
@@ -17,8 +17,8 @@ const asks = 2
 // canaryMin is how many listeners make the silence of all of them unlikely to be chance.
 const canaryMin = 5
 
-// advance moves the campaign as a whole as far as it goes now.
-func (c *Campaign) advance() {
+// advance moves the session as a whole as far as it goes now.
+func (c *Session) advance() {
 	for {
 		before, number := c.st.Phase, c.st.Window.Number
 		switch c.st.Phase {
@@ -48,11 +48,11 @@ func (c *Campaign) advance() {
 }
 
 // unready counts the devices whose set-up is not done.
-func (c *Campaign) unready() int {
+func (c *Session) unready() int {
 	return c.count[StageDiscover] + c.count[StageGroup] + c.count[StageSession]
 }
 
-func (c *Campaign) advancePrepare() {
+func (c *Session) advancePrepare() {
 	if c.unready() > 0 {
 		if c.now.Before(c.st.Started.Add(c.spec.Timing.Prepare)) {
 			return
@@ -81,15 +81,15 @@ func (c *Campaign) advancePrepare() {
 }
 
 // opens is when the first message of the announced window may be sent.
-func (c *Campaign) opens() time.Time { return c.st.Window.Start.Add(c.spec.Plan.Guard) }
+func (c *Session) opens() time.Time { return c.st.Window.Start.Add(c.spec.Plan.Guard) }
 
 // joins reports whether a device is to take part in the next window.
-func (c *Campaign) joins(d *Device) bool {
+func (c *Session) joins(d *Device) bool {
 	return d.Stage == StagePrepared || d.Stage == StageArmed || d.Stage == StageIncomplete
 }
 
 // announce fixes the next window and asks the devices for it.
-func (c *Campaign) announce() {
+func (c *Session) announce() {
 	w := &c.st.Window
 	w.Number++
 	w.Announced = c.now
@@ -108,7 +108,7 @@ func (c *Campaign) announce() {
 }
 
 // openWindow begins to send to the devices that have confirmed the window.
-func (c *Campaign) openWindow() {
+func (c *Session) openWindow() {
 	armed := 0
 	for i := range c.st.Devices {
 		d := &c.st.Devices[i]
@@ -135,7 +135,7 @@ func (c *Campaign) openWindow() {
 	c.setPhase(PhaseWindow)
 }
 
-func (c *Campaign) advanceAir() {
+func (c *Session) advanceAir() {
 	a := &c.st.Air
 	for c.st.Phase == PhaseWindow && a.Op == 0 && !c.now.Before(a.Next) {
 		switch a.Step {
@@ -186,18 +186,18 @@ func (c *Campaign) advanceAir() {
 }
 
 // listens reports whether a device took part in the present window and is still of interest.
-func (c *Campaign) listens(i int) bool {
+func (c *Session) listens(i int) bool {
 	d := &c.st.Devices[i]
 	return d.Window == c.st.Window.Number && (d.Stage == StageReceiving || d.Stage == StageIncomplete)
 }
 
 // fits reports whether a message of that length can still be sent in the window.
-func (c *Campaign) fits(toa time.Duration) bool {
+func (c *Session) fits(toa time.Duration) bool {
 	return !c.now.Add(toa + c.spec.Plan.Guard).After(c.st.Window.End)
 }
 
 // broadcast sends the fragment in that position; 0 is a status request.
-func (c *Campaign) broadcast(position int, participants bool) {
+func (c *Session) broadcast(position int, participants bool) {
 	var payload []byte
 	var err error
 	n := c.spec.Plan.Fragment(position)
@@ -223,7 +223,7 @@ func (c *Campaign) broadcast(position int, participants bool) {
 }
 
 // broadcasted takes the result of the broadcast under way.
-func (c *Campaign) broadcasted(r Result) {
+func (c *Session) broadcasted(r Result) {
 	a := &c.st.Air
 	n := a.Sending
 	a.Op, a.Next = 0, c.now.Add(c.spec.Plan.Pace)
@@ -279,7 +279,7 @@ func (c *Campaign) broadcasted(r Result) {
 }
 
 // topUp ends a status round: more parity, or the end of the window.
-func (c *Campaign) topUp() {
+func (c *Session) topUp() {
 	a, p := &c.st.Air, c.spec.Plan
 	most, missing := 0, 0
 	for i := range c.st.Devices {
@@ -310,7 +310,7 @@ func (c *Campaign) topUp() {
 }
 
 // need is how much parity a device needs.
-func (c *Campaign) need(d *Device) int {
+func (c *Session) need(d *Device) int {
 	missing, received, sent := d.Missing, d.Received, c.st.Frames-d.ArmedFrom
 	if received <= 0 || received > sent || c.left(d) {
 		received, sent = 80, 100 // nothing to go by: it was not there all the time, or counts as it likes
@@ -325,11 +325,11 @@ func (c *Campaign) need(d *Device) int {
 // for a matrix row per fragment, and where the weight of all rows is even it never suffices.
 func (d *Device) fresh() bool { return d.Armed == 0 }
 
-func (c *Campaign) worth(need int) bool {
+func (c *Session) worth(need int) bool {
 	return need <= c.spec.Limits.TopUp && c.st.Next-1+need <= c.spec.Plan.Positions()
 }
 
-func (c *Campaign) closeWindow() {
+func (c *Session) closeWindow() {
 	c.st.Quiet = c.st.Window.End // devices keep quiet as long as they listen
 	c.st.Air.Step, c.st.Air.Next = AirIdle, time.Time{}
 	if (c.st.Resend > 0 || c.st.Next <= c.st.Target) && c.count[StageReceiving]+c.count[StageIncomplete] > 0 {
@@ -350,7 +350,7 @@ func (c *Campaign) closeWindow() {
 }
 
 // decide plans another window for the devices that are worth it, or goes to the end.
-func (c *Campaign) decide() {
+func (c *Session) decide() {
 	most, again := 0, false
 	for i := range c.st.Devices {
 		d := &c.st.Devices[i]

@@ -1,4 +1,4 @@
-package campaign
+package session
 
 import (
 	"fmt"
@@ -19,7 +19,7 @@ const maxMcFCnt = 0xffff
 
 // expiry is until when a unicast message may be sent: not for ever, or a device that wakes up late would get
 // orders that have long been repeated, and not in a window, where it would cost others a fragment.
-func (c *Campaign) expiry() time.Time {
+func (c *Session) expiry() time.Time {
 	at := c.now.Add(2 * c.spec.Timing.UplinkInterval)
 	if c.st.Phase == PhaseAnnounce {
 		at = earliest(at, c.st.Window.Start)
@@ -28,7 +28,7 @@ func (c *Campaign) expiry() time.Time {
 }
 
 // send asks for a unicast command and returns its operation number and expiry.
-func (c *Campaign) send(i int, kind Command) (op uint64, expires time.Time) {
+func (c *Session) send(i int, kind Command) (op uint64, expires time.Time) {
 	d := &c.st.Devices[i]
 	s := Send{Op: c.op(), Command: kind, Device: d.EUI, Expires: c.expiry()}
 	var err error
@@ -88,7 +88,7 @@ func (c *Campaign) send(i int, kind Command) (op uint64, expires time.Time) {
 }
 
 // sessionSetup is the message that opens the fragmentation session.
-func (c *Campaign) sessionSetup(cnt uint16, mic [4]byte) ([]byte, error) {
+func (c *Session) sessionSetup(cnt uint16, mic [4]byte) ([]byte, error) {
 	p := c.spec.Plan
 	var msg []byte
 	var err error
@@ -106,10 +106,10 @@ func (c *Campaign) sessionSetup(cnt uint16, mic [4]byte) ([]byte, error) {
 }
 
 // Payload makes the message of a Send that needs the root key of the device.
-func (c *Campaign) Payload(s Send, root network.Key) ([]byte, error) {
+func (c *Session) Payload(s Send, root network.Key) ([]byte, error) {
 	i, ok := c.index[s.Device]
 	if !ok {
-		return nil, fmt.Errorf("campaign %s: no device %s", c.spec.ID, s.Device)
+		return nil, fmt.Errorf("session %s: no device %s", c.spec.ID, s.Device)
 	}
 	switch {
 	case !s.NeedsKey:
@@ -126,5 +126,5 @@ func (c *Campaign) Payload(s Send, root network.Key) ([]byte, error) {
 		return c.sessionSetup(s.SessionCnt, datablock.SessionMIC(datablock.DataBlockIntKey(root),
 			s.SessionCnt, c.spec.FragIndex, c.spec.Descriptor, c.spec.Block))
 	}
-	return nil, fmt.Errorf("campaign %s: %s needs no key", c.spec.ID, s.Command)
+	return nil, fmt.Errorf("session %s: %s needs no key", c.spec.ID, s.Command)
 }

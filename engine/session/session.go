@@ -1,0 +1,252 @@
+// Package session is the domain of a firmware session over LoRaWAN class C multicast: one block, one group,
+// many devices, by TS003–TS006 in version 1 or 2 and the diagnostic package of this project.
+//
+// A [Session] is a pure state machine. [Session.Step] takes the time and one event and returns effects; the
+// caller carries them out in order and reports their results as events. It reads no clock, sends nothing,
+// starts no goroutine and draws no random number, so that the same code runs in production, in a rehearsal
+// in virtual time and in tests. Its whole memory is [State], plain data.
+//
+// What a session does, and in which order:
+//
+//	prepare   every device: package version, running version, clock, multicast group, fragmentation session
+//	announce  every device that is ready: class C window, checked against the clock of the device
+//	window    canary, data fragments, first parity burst, then rounds of status request and top-up
+//	collect   unicast status of the devices that were not heard; announce again while somebody is worth it
+//	finish    each device on its own: image valid, reboot, new version, one more uplink, clean-up
+//
+// A class A device is reached only in answer to an uplink, so every unicast command waits for one; at most
+// one command per device is under way. Answers may be lost, late, repeated and several in one uplink.
+//
+// The package does not choose devices, keys or parameters, and knows one group with one parity matrix: a
+// device that speaks another version of TS004 belongs in a session of its own.
+package session
+
+import (
+	"container/heap"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sower-fuota/sower/applayer"
+	"github.com/sower-fuota/sower/applayer/datablock"
+	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/plan"
+	"github.com/sower-fuota/sower/fragmentation"
+)
+
+// ErrSpec is returned by [New] and [Resume] for a session that cannot be run.
+var ErrSpec = errors.New("session: invalid specification")
+
+// Spec says what a session is to do. It does not change while the session runs.
+type Spec struct {
+	ID          string // names the session and its group
+	Application string
+	Block       []byte // what is fragmented: a bundle
+	Target      uint32 // version that the devices run afterwards, as TS006 reports it
+	Plan        plan.Plan
+	Gateways    []network.EUI64
+	Devices     []Target
+
+	// The multicast group. Address and key must be new for each session and random.
+	McAddr uint32
+	McKey  network.Key
+
+	FragIndex  uint8   // of the fragmentation session, 0..3
+	McGroupID  uint8   // on the devices, 0..3
+	Descriptor [4]byte // some devices insist on a value
+
+	Capabilities network.Capabilities
+	Timing       Timing
+	Limits       Limits
+}
+
+// Target is one device of a session.
+type Target struct {
+	EUI        network.EUI64
+	LoRaWAN11  bool
+	SessionCnt uint16 // first SessionCnt to try (v2): above all that were ever used with this device
+}
+
+// Timing holds the patience of a session. Zero values mean the defaults named here.
+type Timing struct {
+	UplinkInterval time.Duration // longest usual time between two uplinks of a device; 1 h
+	Silence        time.Duration // a device not heard for so long is lost; 12 uplink intervals
+	Prepare        time.Duration // longest set-up; 24 uplink intervals
+	Lead           time.Duration // from announcement to window; 6 uplink intervals
+	Ready          time.Duration // from block complete to image ready, to reboot, to confirmation; 24 uplink intervals
+	Answer         time.Duration // from delivery of a command to its answer; 20 s
+	Countdown      time.Duration // of the reboot; 30 s
+	Settle         time.Duration // from the reboot to the first question afterwards; 60 s
+}
+
+func (t Timing) withDefaults() Timing {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&t.UplinkInterval, time.Hour)
+	def(&t.Silence, 12*t.UplinkInterval)
+	def(&t.Prepare, 24*t.UplinkInterval)
+	def(&t.Lead, 6*t.UplinkInterval)
+	def(&t.Ready, 24*t.UplinkInterval)
+	def(&t.Answer, 20*time.Second)
+	def(&t.Countdown, 30*time.Second)
+	def(&t.Settle, time.Minute)
+	return t
+}
+
+// Limits holds the effort that a session makes. Zero values mean the defaults named here.
+type Limits struct {
+	Attempts int // deliveries of one command without an answer; 12
+	Rounds   int // status rounds in one window; 6
+	Windows  int // class C windows; 5
+	TopUp    int // most parity that one device is worth in a round, in fragments; 1.5 M + 20
+	Reboots  int // reboot commands to a device that keeps its image; 3
+}
+
+func (l Limits) withDefaults(m int) Limits {
+	def := func(n *int, v int) {
+		if *n == 0 {
+			*n = v
+		}
+	}
+	def(&l.Attempts, 12)
+	def(&l.Rounds, 6)
+	def(&l.Windows, 5)
+	def(&l.TopUp, m+m/2+20)
+	def(&l.Reboots, 3)
+	return l
+}
+
+func (s *Spec) validate() error {
+	p := s.Plan
+	switch {
+	case s.ID == "":
+		return fmt.Errorf("%w: no ID", ErrSpec)
+	case len(s.Devices) == 0:
+		return fmt.Errorf("%w: session %s has no devices", ErrSpec, s.ID)
+	case len(s.Gateways) == 0:
+		return fmt.Errorf("%w: session %s has no gateways; multicast needs at least one", ErrSpec, s.ID)
+	case s.McKey == (network.Key{}):
+		return fmt.Errorf("%w: session %s has no multicast key", ErrSpec, s.ID)
+	case s.FragIndex >= datablock.MaxSessions || s.McGroupID >= 4:
+		return fmt.Errorf("%w: FragIndex %d and McGroupID %d, want 0..3", ErrSpec, s.FragIndex, s.McGroupID)
+	case p.Pace <= 0:
+		return fmt.Errorf("%w: pace %s, want more than 0", ErrSpec, p.Pace)
+	case p.Matrix != fragmentation.V1 && p.Matrix != fragmentation.V2:
+		return fmt.Errorf("%w: matrix %s, devices speak v1 or v2", ErrSpec, p.Matrix)
+	case p.BlockSize != len(s.Block):
+		return fmt.Errorf("%w: planned for a block of %d bytes, but it has %d", ErrSpec, p.BlockSize, len(s.Block))
+	case p.Parity < 0 || p.Parity > len(p.Indices):
+		return fmt.Errorf("%w: %d parity fragments planned, but indices for %d", ErrSpec, p.Parity, len(p.Indices))
+	}
+	return nil
+}
+
+// Session is a running session. It is not safe for concurrent use.
+type Session struct {
+	spec Spec
+	enc  *fragmentation.Encoder
+	ver  applayer.Version
+	st   State
+
+	// Derived from st.
+	index map[network.EUI64]int
+	count [numStages]int
+	due   dueHeap
+
+	out []Effect // of the step that is running
+	now time.Time
+}
+
+// New returns a session that waits for [Start].
+func New(spec Spec) (*Session, error) {
+	st := State{Devices: make([]Device, len(spec.Devices))}
+	for i, t := range spec.Devices {
+		st.Devices[i] = Device{EUI: t.EUI, SessionCnt: t.SessionCnt, Missing: -1}
+	}
+	return Resume(spec, st)
+}
+
+// Resume returns a session that goes on from a state that an earlier one had.
+func Resume(spec Spec, st State) (*Session, error) {
+	if err := spec.validate(); err != nil {
+		return nil, err
+	}
+	if len(st.Devices) != len(spec.Devices) {
+		return nil, fmt.Errorf("%w: the state has %d devices, the specification %d", ErrSpec, len(st.Devices), len(spec.Devices))
+	}
+	spec.Timing = spec.Timing.withDefaults()
+	spec.Limits = spec.Limits.withDefaults(spec.Plan.M)
+	enc, err := fragmentation.NewEncoder(spec.Block, spec.Plan.FragSize, spec.Plan.Matrix)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSpec, err)
+	}
+	if enc.M() != spec.Plan.M || enc.Padding() != spec.Plan.Padding {
+		return nil, fmt.Errorf("%w: planned for %d fragments and %d bytes of padding, the block has %d and %d",
+			ErrSpec, spec.Plan.M, spec.Plan.Padding, enc.M(), enc.Padding())
+	}
+	c := &Session{spec: spec, enc: enc, ver: spec.Plan.Version(), st: st, index: make(map[network.EUI64]int, len(st.Devices))}
+	for i := range c.st.Devices {
+		d := &c.st.Devices[i]
+		if d.EUI != spec.Devices[i].EUI {
+			return nil, fmt.Errorf("%w: device %d is %s in the state and %s in the specification", ErrSpec, i, d.EUI, spec.Devices[i].EUI)
+		}
+		if _, twice := c.index[d.EUI]; twice {
+			return nil, fmt.Errorf("%w: device %s is listed twice", ErrSpec, d.EUI)
+		}
+		c.index[d.EUI] = i
+		c.count[d.Stage]++
+		if !d.Wake.IsZero() {
+			heap.Push(&c.due, dueEntry{d.Wake, i})
+		}
+	}
+	return c, nil
+}
+
+// ID returns the name of the session.
+func (c *Session) ID() string { return c.spec.ID }
+
+// Application returns the application whose events the session needs.
+func (c *Session) Application() string { return c.spec.Application }
+
+// State returns a copy of all that the session remembers; [Resume] takes it.
+func (c *Session) State() State {
+	st := c.st
+	st.Devices = append([]Device(nil), c.st.Devices...)
+	return st
+}
+
+// Has reports whether a device belongs to the session.
+func (c *Session) Has(eui network.EUI64) bool {
+	_, ok := c.index[eui]
+	return ok
+}
+
+// Ended reports whether nothing is left to do.
+func (c *Session) Ended() bool { return c.st.Phase == PhaseEnded }
+
+// dueHeap orders devices by their next wake-up. An entry whose time is no longer the device's is stale.
+type dueHeap []dueEntry
+
+type dueEntry struct {
+	at  time.Time
+	dev int
+}
+
+func (h dueHeap) Len() int { return len(h) }
+func (h dueHeap) Less(i, j int) bool {
+	if !h[i].at.Equal(h[j].at) {
+		return h[i].at.Before(h[j].at)
+	}
+	return h[i].dev < h[j].dev
+}
+func (h dueHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *dueHeap) Push(x any)   { *h = append(*h, x.(dueEntry)) }
+func (h *dueHeap) Pop() any {
+	old := *h
+	e := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return e
+}
