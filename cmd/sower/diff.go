@@ -18,6 +18,7 @@ func newDiffCommand() *cobra.Command {
 	var ram uint32
 	var cycles uint64
 	var asJSON bool
+	var power battery
 	cmd := &cobra.Command{
 		Use:   "diff OLD NEW -o PATCH",
 		Short: "make a patch that turns one firmware image into another",
@@ -25,8 +26,12 @@ func newDiffCommand() *cobra.Command {
 
 The images may be MCUboot images, raw binaries, Intel HEX or ELF files. What counts is the bytes that lie in the
 slot of the device: trailer and padding of an MCUboot image are left out, gaps of HEX and ELF files are filled
-with 0xff. The link address is taken from HEX and ELF files unless --base is given.`,
-		Example: "  sower diff 1.0.0.bin 1.1.0.bin -o 1.0.0-1.1.0.patch",
+with 0xff. The link address is taken from HEX and ELF files unless --base is given.
+
+The patch is the smallest that the device can decode within --cycles. With --data-rate it is the one that takes least
+from the battery: the time that a class C device listens, at that data rate and the duty cycle of the region's RX2
+band, and the time that it decodes.`,
+		Example: "  sower diff 1.0.0.bin 1.1.0.bin -o 1.0.0-1.1.0.patch\n  sower diff 1.0.0.bin 1.1.0.bin -o small.patch --data-rate 5 --clock-mhz 32 --active-ma 4",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := delta.Options{RAM: ram, Cycles: cycles}
@@ -64,6 +69,10 @@ with 0xff. The link address is taken from HEX and ELF files unless --base is giv
 				addr := uint32(n)
 				o.LinkBase = &addr
 			}
+			byCharge, err := power.wanted()
+			if err != nil {
+				return err
+			}
 			old, err := readImage(cmd.ErrOrStderr(), "old image", args[0])
 			if err != nil {
 				return err
@@ -79,7 +88,13 @@ with 0xff. The link address is taken from HEX and ELF files unless --base is giv
 				o.LinkBase = linkBase(old, new)
 			}
 			o.Progress = progress(cmd.ErrOrStderr(), "diff")
-			f, err := delta.NewFile(old.Data, new.Data, o)
+			var f *delta.File
+			var choices []choice
+			if byCharge {
+				f, choices, err = power.choose(old.Data, new.Data, o)
+			} else {
+				f, err = delta.NewFile(old.Data, new.Data, o)
+			}
 			if err != nil {
 				return err
 			}
@@ -92,21 +107,29 @@ with 0xff. The link address is taken from HEX and ELF files unless --base is giv
 				fmt.Fprintf(cmd.ErrOrStderr(), "sower: warning: %s\n", stored)
 			}
 			if asJSON {
-				return printJSON(cmd.OutOrStdout(), map[string]any{
+				doc := map[string]any{
 					"old_bytes": len(old.Data), "new_bytes": len(new.Data),
 					"old_format": old.Format.String(), "new_format": new.Format.String(),
 					"stream_bytes": len(f.Stream),
 					"ram_bytes":    f.Params.RAMBytes, "scratch_bytes": f.Params.ScratchBytes,
 					"profile": f.Params.Profile, "link_base": f.Params.LinkBase,
 					"warnings": append(append([]string{}, old.Warnings...), new.Warnings...),
-				})
+				}
+				if choices != nil {
+					doc["choices"] = choices
+				}
+				return printJSON(cmd.OutOrStdout(), doc)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes of patch for %d bytes of image (%.1f %%), device RAM %d, flash scratch %d\n",
 				out, len(f.Stream), len(new.Data), 100*float64(len(f.Stream))/float64(len(new.Data)), f.Params.RAMBytes, f.Params.ScratchBytes)
+			if choices != nil {
+				printChoices(cmd.OutOrStdout(), choices)
+			}
 			return nil
 		},
 	}
 	fl := cmd.Flags()
+	power.add(fl)
 	fl.StringVarP(&out, "output", "o", "", "patch file to write (required)")
 	fl.StringVar(&arch, "arch", "auto", "content of the images: auto, thumb or none")
 	fl.Uint32Var(&ram, "ram", 0, "device RAM for the whole patcher in bytes (0: 16384)")

@@ -18,6 +18,7 @@ type document struct {
 	costed  []cost
 	sending int // fragments in a fragment file; 0: costs are of one pass over a block
 	symbols *image.CodeChange
+	anatomy *anatomy  // of a patch, if its base is at hand
 	block   *document // in a fragment file
 }
 
@@ -107,6 +108,9 @@ func (d *document) json() map[string]any {
 	if d.costed != nil {
 		doc["transport"] = d.costed
 	}
+	if d.anatomy != nil {
+		doc["anatomy"] = d.anatomy
+	}
 	if d.block != nil {
 		doc["block"] = d.block.json()
 	}
@@ -142,6 +146,9 @@ func (d *document) print(w io.Writer, region airtime.Region) {
 			}
 			fmt.Fprintf(w, "  %2d  %-12s  %5d B  %7d  %10s\n", c.DR, c.Name, c.FragmentSize, c.Fragments, roundTime(c.Airtime))
 		}
+	}
+	if d.anatomy != nil {
+		d.anatomy.print(w)
 	}
 	if d.block != nil {
 		fmt.Fprint(w, "\nthe block in it:\n")

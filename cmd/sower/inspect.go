@@ -34,8 +34,9 @@ costs on the air: fragments and airtime of one pass without parity, at each data
 patch and of an image are those of the bundle that would hold them.
 
 With --key it verifies the signature of a bundle or an MCUboot image, and fails if it is not good. With --old-elf
-and --new-elf it says which functions changed between two builds for Arm, the longest first.`,
-		Example: "  sower inspect 1.1.0.sow --key release.pem.pub\n  sower inspect 1.0.0-1.1.0.patch --old-elf build-1.0.0/app.elf --new-elf build-1.1.0/app.elf",
+and --new-elf it says which functions changed between two builds for Arm, the longest first. With --old, the image
+that a patch is for, it says where the bytes of the patch went and how long a device decodes it.`,
+		Example: "  sower inspect 1.1.0.sow --key release.pem.pub\n  sower inspect 1.0.0-1.1.0.patch --old-elf build-1.0.0/app.elf --new-elf build-1.1.0/app.elf\n  sower inspect 1.0.0-1.1.0.patch --old 1.0.0.bin",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (oldELF == "") != (newELF == "") {
@@ -78,6 +79,7 @@ and --new-elf it says which functions changed between two builds for Arm, the lo
 	}
 	fl := cmd.Flags()
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
+	fl.StringVar(&in.oldFile, "old", "", "image that a patch is for: also say where the bytes of the patch went")
 	fl.StringVar(&in.keyFile, "key", "", "public key, PEM: also verify the signature of a bundle or MCUboot image")
 	fl.StringVar(&region, "region", "EU868", "region whose data rates are listed")
 	fl.BoolVar(&in.repeater, "repeater", false, "fragments must fit behind a repeater")
@@ -89,6 +91,7 @@ and --new-elf it says which functions changed between two builds for Arm, the lo
 // inspector is what inspect was asked for.
 type inspector struct {
 	keyFile  string
+	oldFile  string // base of a patch
 	region   airtime.Region
 	repeater bool
 	warn     io.Writer
@@ -176,6 +179,17 @@ func (in inspector) bundle(raw []byte) (document, error) {
 	if m.Codec == bundle.CodecPatch {
 		d.decoder(m.Params())
 	}
+	if in.oldFile != "" {
+		switch {
+		case m.Codec != bundle.CodecPatch:
+			return document{}, errors.New("the bundle is no patch, so --old says nothing about it")
+		case in.keyFile == "":
+			return document{}, errors.New("nothing is decoded before it is authenticated: give --key too")
+		}
+		if err := d.explain(in, m.Params(), m.BaseDigest, payload); err != nil {
+			return document{}, err
+		}
+	}
 	d.costs(in, len(raw))
 	return d, nil
 }
@@ -192,6 +206,11 @@ func (in inspector) patch(f *delta.File) (document, error) {
 	d.add("new_sha256", "new SHA-256", fmt.Sprintf("%x…", f.NewDigest))
 	d.add("stream_bytes", "stream bytes", len(f.Stream))
 	d.decoder(f.Params)
+	if in.oldFile != "" {
+		if err := d.explain(in, f.Params, f.BaseDigest, f.Stream); err != nil {
+			return document{}, err
+		}
+	}
 	d.costs(in, bundle.ManifestSize+len(f.Stream))
 	return d, nil
 }
