@@ -1,0 +1,326 @@
+package rehearse
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/brocaar/lorawan"
+
+	"github.com/sower-fuota/sower/airtime"
+	"github.com/sower-fuota/sower/applayer"
+	"github.com/sower-fuota/sower/engine/campaign"
+	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/run"
+	"github.com/sower-fuota/sower/engine/session"
+	"github.com/sower-fuota/sower/integrations/chirpstack"
+	"github.com/sower-fuota/sower/simulator/fleet"
+	"github.com/sower-fuota/sower/simulator/fleet/model"
+	"github.com/sower-fuota/sower/simulator/networkserver"
+	"github.com/sower-fuota/sower/simulator/radio"
+	"github.com/sower-fuota/sower/simulator/world"
+)
+
+// CampaignConfig describes the rehearsal of a campaign as it would really run: the campaign's own specification, for
+// devices that are modelled after what is known of the real ones.
+//
+// Every device has a home gateway, drawn from those of its session, and hears no other. Root keys are made up: a
+// rehearsal needs no secret of the fleet. Devices are of LoRaWAN 1.0.x, whatever the real ones are.
+type CampaignConfig struct {
+	Seed    uint64
+	Start   time.Time
+	Spec    campaign.Spec
+	Region  airtime.Region
+	Members []Member
+	// UplinkInterval is the time between two uplinks of a device.
+	UplinkInterval time.Duration
+	Patch          time.Duration // from a complete block to the image; 0: 2 min
+	Limit          time.Duration // virtual time after which the rehearsal is given up; 0: 60 days
+	StallAfter     time.Duration // wall-clock time without progress after which it is given up; 0: 60 s
+
+	Progress func(at time.Time, c *campaign.Campaign) // called one at a time; may be nil
+	Log      func(run.Entry)                          // everything the engine hears and does; may be nil
+}
+
+// Member is a device of a campaign, as far as it is known.
+type Member struct {
+	EUI      network.EUI64
+	Running  uint32           // version; 0: any
+	Packages applayer.Version // of TS003, TS004 and TS005; 0: those of its session
+	LossUp   float64          // share of frames lost, 0..1
+	LossDown float64
+	Battery  uint8 // percent; 0: full
+	Fault    model.Fault
+}
+
+// CampaignReport is the result of the rehearsal of a campaign.
+type CampaignReport struct {
+	Progress campaign.Progress `json:"progress"`
+	Devices  []DeviceReport    `json:"devices"`
+	Started  time.Time         `json:"started"`
+	Ended    time.Time         `json:"ended"`
+	Ran      bool              `json:"ran_to_its_end"` // within the limit
+	Airtime  time.Duration     `json:"airtime_ns"`     // of all gateways
+	Uplinks  int               `json:"uplinks"`
+}
+
+// DeviceReport is what became of one device: what the campaign believes, and what the simulated device runs.
+type DeviceReport struct {
+	campaign.Row
+	Runs           uint32 `json:"runs"`
+	Multicasts     int    `json:"multicasts"`      // frames received
+	MulticastsLost int    `json:"multicasts_lost"` // on the air, or because the radio was busy
+	Uplinks        int    `json:"uplinks"`
+}
+
+const (
+	defaultPatch = 2 * time.Minute
+	longLimit    = 60 * 24 * time.Hour
+)
+
+// RunCampaign rehearses a campaign. Devices that are not updated are part of the report, not an error; so is a
+// campaign that halts.
+func RunCampaign(ctx context.Context, cfg CampaignConfig) (CampaignReport, error) {
+	if cfg.Limit == 0 {
+		cfg.Limit = longLimit
+	}
+	if cfg.Patch == 0 {
+		cfg.Patch = defaultPatch
+	}
+	s, err := newStage(cfg)
+	defer s.close()
+	if err != nil {
+		return CampaignReport{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	clock := s.world.NewClock("engine")
+	var engineErr error
+	var engine sync.WaitGroup
+	engine.Add(1)
+	go func() {
+		defer engine.Done()
+		defer s.world.Stop()
+		defer clock.Close()
+		engineErr = s.run(ctx, clock)
+	}()
+	worldErr := s.world.Run(ctx, cfg.Start.Add(cfg.Limit))
+	ended := worldErr == nil || errors.Is(worldErr, world.ErrStopped)
+	cancel()
+	engine.Wait()
+	switch {
+	case s.broken != nil:
+		return CampaignReport{}, s.broken
+	case engineErr != nil && !errors.Is(engineErr, context.Canceled):
+		return CampaignReport{}, engineErr
+	case !ended:
+		return CampaignReport{}, worldErr
+	}
+	return s.result(engineErr == nil), nil
+}
+
+// stage is the simulated world of a campaign.
+type stage struct {
+	cfg      CampaignConfig
+	world    *world.World
+	medium   *radio.Medium
+	fleet    *fleet.Fleet
+	server   *networkserver.Server
+	campaign *campaign.Campaign
+	models   map[network.EUI64]*model.Device
+	broken   error
+}
+
+// newStage makes the world of a campaign. The caller closes it, after an error too.
+func newStage(cfg CampaignConfig) (*stage, error) {
+	s := &stage{cfg: cfg, world: world.New(cfg.Start), models: map[network.EUI64]*model.Device{}}
+	s.world.StallAfter = cfg.StallAfter
+	var err error
+	if s.campaign, err = campaign.New(cfg.Spec); err != nil {
+		return s, err
+	}
+	plan, err := radio.NewPlan(cfg.Region)
+	if err != nil {
+		return s, err
+	}
+	air := homes{}
+	s.medium = radio.NewMedium(s.world, plan, air)
+	s.fleet, err = fleet.New(fleet.Config{World: s.world, Medium: s.medium, Seed: cfg.Seed, Failed: s.failed})
+	if err != nil {
+		return s, err
+	}
+	token := networkserver.UUID(cfg.Seed, "token")
+	server := networkserver.Config{
+		World: s.world, Medium: s.medium, Seed: cfg.Seed, Token: token,
+		Tenant:       networkserver.Tenant{ID: networkserver.UUID(cfg.Seed, "tenant"), Name: "rehearsal"},
+		Applications: []networkserver.Application{{ID: cfg.Spec.Application, Name: "rehearsal"}},
+		Profiles:     []networkserver.DeviceProfile{{ID: networkserver.UUID(cfg.Seed, "profile"), Name: "modelled"}},
+	}
+	members := map[network.EUI64]Member{}
+	for _, m := range cfg.Members {
+		members[m.EUI] = m
+	}
+	var gateways []network.EUI64
+	for i := range s.campaign.Sessions() {
+		spec := s.spec(i)
+		for _, gw := range spec.Gateways {
+			if !slices.Contains(gateways, gw) {
+				gateways = append(gateways, gw)
+				server.Gateways = append(server.Gateways, networkserver.Gateway{ID: lorawan.EUI64(gw), Name: gw.String()})
+			}
+		}
+		for _, t := range spec.Devices {
+			m, known := members[t.EUI]
+			if !known {
+				return s, fmt.Errorf("rehearse: nothing is known of device %s of session %s", t.EUI, spec.ID)
+			}
+			if err := s.add(spec, m, air, &server); err != nil {
+				return s, err
+			}
+		}
+	}
+	s.server, err = networkserver.New(server)
+	return s, err
+}
+
+// spec returns the specification of a session.
+func (s *stage) spec(i int) session.Spec {
+	for _, w := range s.cfg.Spec.Waves {
+		if i < len(w.Sessions) {
+			return w.Sessions[i]
+		}
+		i -= len(w.Sessions)
+	}
+	return session.Spec{}
+}
+
+// add puts a device into the world, and provisions it on the server.
+func (s *stage) add(spec session.Spec, m Member, air homes, server *networkserver.Config) error {
+	eui := lorawan.EUI64(m.EUI)
+	id := binary.BigEndian.Uint64(m.EUI[:])
+	h := radio.Hash(s.cfg.Seed, id, 3)
+	if m.Packages == 0 {
+		m.Packages = spec.Plan.Version()
+	}
+	if m.Running == 0 {
+		m.Running = spec.Target - 1
+	}
+	link, err := radio.NewIndependent(s.cfg.Seed, m.LossUp, m.LossDown)
+	if err != nil {
+		return fmt.Errorf("rehearse: device %s: %w", m.EUI, err)
+	}
+	air[eui] = home{lorawan.EUI64(spec.Gateways[h%uint64(len(spec.Gateways))]), link}
+	keys := networkserver.Keys{AppKey: rootKey(s.cfg.Seed, id, 1), GenAppKey: rootKey(s.cfg.Seed, id, 2)}
+	d, err := model.New(model.Config{
+		RootKey: keys.GenAppKey, Packages: m.Packages, Seed: s.cfg.Seed, Running: m.Running, Next: spec.Target,
+		Patch: s.cfg.Patch, Fault: m.Fault, Heartbeat: s.cfg.UplinkInterval, Battery: m.Battery,
+	})
+	if err != nil {
+		return fmt.Errorf("rehearse: device %s: %w", m.EUI, err)
+	}
+	s.models[m.EUI] = d
+	_, err = s.fleet.Add(fleet.DeviceConfig{
+		EUI: eui, AppKey: keys.AppKey, DataRate: s.uplinkRate(), App: d,
+		PowerUp:     time.Duration(h >> 8 % uint64(s.cfg.UplinkInterval)),
+		ClockOffset: time.Duration(h>>32%7200)*time.Second - time.Hour, // wrong by up to an hour
+	})
+	if err != nil {
+		return fmt.Errorf("rehearse: device %s: %w", m.EUI, err)
+	}
+	server.Devices = append(server.Devices, networkserver.Device{EUI: eui, Name: m.EUI.String(), Application: s.cfg.Spec.Application,
+		Profile: server.Profiles[0].ID, Keys: &keys})
+	return nil
+}
+
+// uplinkRate is the highest data rate at which a device may send everything the packages say.
+func (s *stage) uplinkRate() int {
+	best := 0
+	for dr := range 8 {
+		if _, err := s.medium.Plan().Uplink(dr, 0); err == nil {
+			best = dr
+		}
+	}
+	return min(best, dataRate)
+}
+
+func rootKey(seed, id, purpose uint64) (k lorawan.AES128Key) {
+	binary.BigEndian.PutUint64(k[:8], radio.Hash(seed, id, purpose, 1))
+	binary.BigEndian.PutUint64(k[8:], radio.Hash(seed, id, purpose, 2))
+	return k
+}
+
+// home is the gateway that a device hears, and how well.
+type home struct {
+	gateway lorawan.EUI64
+	link    radio.Independent
+}
+
+// homes is a loss process: every device hears its home gateway only.
+type homes map[lorawan.EUI64]home
+
+// Carry implements [radio.Process].
+func (hs homes) Carry(k radio.Key, at time.Time) (radio.Signal, bool) {
+	h, ok := hs[k.Device]
+	if !ok || k.Gateway != h.gateway {
+		return radio.Signal{}, false
+	}
+	return h.link.Carry(k, at)
+}
+
+// run runs the campaign by the real engine, over the real integration.
+func (s *stage) run(ctx context.Context, clock network.Clock) error {
+	nw, err := chirpstack.Dial(chirpstack.Config{
+		Server: s.server.GRPCAddress(), Token: networkserver.UUID(s.cfg.Seed, "token"), Region: s.cfg.Region,
+		MQTT: "mqtt://" + s.server.MQTTAddress(),
+	})
+	if err != nil {
+		return err
+	}
+	defer nw.Close()
+	engine := run.New(run.Config{Network: nw, Clock: clock, Log: s.cfg.Log, Progress: func(c *campaign.Campaign) {
+		if s.cfg.Progress != nil {
+			s.cfg.Progress(clock.Now(), c)
+		}
+	}})
+	if err := engine.Add(s.campaign); err != nil {
+		return err
+	}
+	return engine.Run(ctx)
+}
+
+func (s *stage) failed(eui lorawan.EUI64, at time.Time, err error) {
+	s.broken = fmt.Errorf("rehearse: device %s at %s: %w", eui, at.UTC().Format(time.RFC3339), err)
+	s.world.Stop()
+}
+
+// result gathers what the campaign believes and what the devices run.
+func (s *stage) result(ran bool) CampaignReport {
+	r := CampaignReport{Progress: s.campaign.Progress(), Started: s.cfg.Start, Ended: s.world.Now(), Ran: ran}
+	for i := range s.campaign.Sessions() {
+		spec, p := s.spec(i), s.campaign.Session(i).Progress()
+		r.Airtime += p.Airtime * time.Duration(len(spec.Gateways))
+	}
+	for _, row := range s.campaign.Rows() {
+		d := DeviceReport{Row: row, Runs: s.models[row.EUI].Running()}
+		if dev := s.fleet.Device(lorawan.EUI64(row.EUI)); dev != nil {
+			st := dev.Stats()
+			d.Multicasts, d.MulticastsLost, d.Uplinks = st.Multicasts, st.MulticastsLost+st.MulticastsDeaf, st.Uplinks
+			r.Uplinks += st.Uplinks
+		}
+		r.Devices = append(r.Devices, d)
+	}
+	return r
+}
+
+func (s *stage) close() {
+	if s.server != nil {
+		s.server.Close()
+	}
+	if s.fleet != nil {
+		s.fleet.Close()
+	}
+}

@@ -1,0 +1,126 @@
+package rehearse_test
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sower-fuota/sower/airtime"
+	"github.com/sower-fuota/sower/applayer/diag"
+	"github.com/sower-fuota/sower/bundle"
+	"github.com/sower-fuota/sower/engine/campaign"
+	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/plan"
+	"github.com/sower-fuota/sower/engine/session"
+	"github.com/sower-fuota/sower/fragmentation"
+	"github.com/sower-fuota/sower/simulator/fleet/model"
+	"github.com/sower-fuota/sower/simulator/networkserver"
+	"github.com/sower-fuota/sower/simulator/rehearse"
+)
+
+// twoWaves is a campaign of n devices in each of two waves, the second of which has devices of both versions of the
+// packages.
+func twoWaves(t *testing.T, n int) rehearse.CampaignConfig {
+	t.Helper()
+	key, err := bundle.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const target = 0x01010000
+	block, err := bundle.Sign(bundle.Manifest{Codec: bundle.CodecFull, KeyID: 1, Version: target, Sequence: 2, NewSize: 4000}, make([]byte, 4000), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := networkserver.UUID(1, "application")
+	cfg := rehearse.CampaignConfig{Seed: 1, Start: time.Date(2026, 11, 22, 6, 0, 0, 0, time.UTC), Region: airtime.EU868,
+		UplinkInterval: 10 * time.Minute, Spec: campaign.Spec{ID: "meters", Application: app}}
+	caps := network.Capabilities{Name: "ChirpStack", Region: "EU868", ReportsSent: true, MulticastClasses: []network.Class{network.ClassC}}
+	number := 0
+	for w, matrices := range [][]fragmentation.Matrix{{fragmentation.V2}, {fragmentation.V1, fragmentation.V2}} {
+		wave := campaign.Wave{Name: fmt.Sprintf("wave-%d", w+1)}
+		for _, matrix := range matrices {
+			p, err := plan.Make(plan.Input{Block: block, Region: airtime.EU868, DataRate: 5, Devices: n, Gateways: 2, Matrix: matrix, Loss: []float64{0.1}, Capabilities: caps, Repeater: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ss := session.Spec{ID: fmt.Sprintf("meters-%d-%s", w+1, matrix), Application: app, Block: block, Target: target, Plan: p,
+				Gateways: []network.EUI64{{0xaa, 7: 1}, {0xaa, 7: 2}}, McAddr: 0x01000000 + uint32(number), McKey: network.Key{byte(number + 1)},
+				Capabilities: caps, Timing: session.Timing{UplinkInterval: cfg.UplinkInterval}}
+			for range n {
+				var eui network.EUI64
+				binary.BigEndian.PutUint64(eui[:], 0x70b3d50000000000+uint64(number))
+				number++
+				ss.Devices = append(ss.Devices, session.Target{EUI: eui})
+				cfg.Members = append(cfg.Members, rehearse.Member{EUI: eui, Running: 0x01000000, LossUp: 0.05, LossDown: 0.02 * float64(number%10)})
+			}
+			wave.Sessions = append(wave.Sessions, ss)
+		}
+		cfg.Spec.Waves = append(cfg.Spec.Waves, wave)
+	}
+	return cfg
+}
+
+// TestRunCampaign rehearses two waves in both versions of the packages, twice: all devices must run the new version,
+// as the campaign says, and both runs must be the same.
+func TestRunCampaign(t *testing.T) {
+	cfg := twoWaves(t, 8)
+	var reports [2]string
+	for i := range reports {
+		r, err := rehearse.RunCampaign(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reports[i] = string(b)
+		if !r.Ran || r.Progress.Updated != 24 {
+			t.Errorf("ran to its end: %t, %d of 24 updated: %+v", r.Ran, r.Progress.Updated, r.Progress)
+		}
+		lost := 0
+		for _, d := range r.Devices {
+			if d.Runs != 0x01010000 || d.Version != d.Runs {
+				t.Errorf("device %s runs %08x, the campaign believes %08x (%s %s)", d.EUI, d.Runs, d.Version, d.Stage, d.Cause)
+			}
+			lost += d.MulticastsLost
+		}
+		if lost == 0 {
+			t.Error("no multicast frame was lost")
+		}
+		if r.Airtime == 0 || r.Uplinks == 0 || !r.Ended.After(r.Started) {
+			t.Errorf("airtime %s, %d uplinks, ended %s", r.Airtime, r.Uplinks, r.Ended)
+		}
+	}
+	if reports[0] != reports[1] {
+		t.Error("two rehearsals with the same seed differ")
+	}
+}
+
+// TestRunCampaignFindsFaults lets devices fail: each must end with its cause, on the old version.
+func TestRunCampaignFindsFaults(t *testing.T) {
+	cfg := twoWaves(t, 6)
+	faults := map[int]model.Fault{0: {RollsBack: diag.CauseSelfTestFailed}, 1: {Refuses: diag.CauseBaseMismatch}, 2: {SilentAfterBoot: true}, 3: {WrongKey: true}}
+	want := map[int]string{0: "SELF_TEST_FAILED", 1: "BASE_MISMATCH", 2: "SILENT_AFTER_BOOT"}
+	for i, f := range faults {
+		cfg.Members[i].Fault = f
+	}
+	r, err := rehearse.RunCampaign(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range r.Devices {
+		switch f, faulty := faults[i]; {
+		case !faulty:
+			if r.Progress.Halted == "" && d.Stage != session.StageUpdated {
+				t.Errorf("device %d: %s %s, want updated", i, d.Stage, d.Cause)
+			}
+		case d.Stage != session.StageFailed:
+			t.Errorf("device %d with %+v: %s, want failed", i, f, d.Stage)
+		case want[i] != "" && d.Cause != want[i]:
+			t.Errorf("device %d: cause %s, want %s", i, d.Cause, want[i])
+		}
+	}
+}
