@@ -57,6 +57,7 @@ const (
 	CausePatchCorrupt     Cause = 23 // the patch stream is not valid
 	CauseImageDigestBad   Cause = 24 // the image in slot B does not have the digest of the manifest
 	CauseImageInvalid     Cause = 25 // the image in slot B is no valid MCUboot image
+	CauseNoProgress       Cause = 26 // the device was reset again and again while it verified or patched, and got no further
 	CauseSelfTestFailed   Cause = 30 // the new image failed its own self-test and was rolled back
 	CauseBootHang         Cause = 31 // the new image did not survive its boot attempts and was rolled back
 	CauseNotConfirmed     Cause = 32 // the new image was not confirmed before its deadline and was rolled back
@@ -111,6 +112,7 @@ var causes = map[Cause]info{
 	CausePatchCorrupt:     {"PATCH_CORRUPT", "the patch stream is not valid", "make the patch again"},
 	CauseImageDigestBad:   {"IMAGE_DIGEST_BAD", "the image in slot B does not have the digest of the manifest", "send the reboot command again after the device has patched again"},
 	CauseImageInvalid:     {"IMAGE_INVALID", "the image in slot B is no valid MCUboot image", "build the image with an MCUboot header and trailer"},
+	CauseNoProgress:       {"NO_PROGRESS", "the device was reset again and again while it verified or patched, and got no further", "make the patch with a smaller profile, or check watchdog and supply of the device"},
 	CauseSelfTestFailed:   {"SELF_TEST_FAILED", "the new image failed its own self-test and was rolled back", "read the console of a device on the bench"},
 	CauseBootHang:         {"BOOT_HANG", "the new image did not survive its boot attempts and was rolled back", "read the console of a device on the bench"},
 	CauseNotConfirmed:     {"NOT_CONFIRMED", "the new image was not confirmed before its deadline and was rolled back", "check that the new image joins the network"},

@@ -19,11 +19,13 @@ import (
 func newCampaignCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "campaign",
-		Short: "prepare campaigns",
+		Short: "prepare, run and explain campaigns",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCampaignInitCommand())
+	cmd.AddCommand(newCampaignInitCommand(), newCampaignCreateCommand(), newCampaignListCommand(), newCampaignStatusCommand(),
+		newCampaignWatchCommand(), newCampaignExplainCommand(), newCampaignEvidenceCommand())
+	cmd.AddCommand(orderCommands()...)
 	return cmd
 }
 

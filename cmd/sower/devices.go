@@ -16,11 +16,7 @@ import (
 	"github.com/sower-fuota/sower/bundle"
 	"github.com/sower-fuota/sower/engine/inventory"
 	"github.com/sower-fuota/sower/engine/network"
-	"github.com/sower-fuota/sower/integrations/chirpstack"
 )
-
-// history is how far back link metrics are asked for.
-const history = 7 * 24 * time.Hour
 
 func newDevicesCommand() *cobra.Command {
 	var at siteFlags
@@ -81,43 +77,18 @@ func (s *site) devices(ctx context.Context, given []string, listen time.Duration
 	for _, a := range apps {
 		ids = append(ids, a.ID)
 	}
-	inv, err := s.inventory(ctx, ids, stderr)
+	p := s.planner(stderr)
+	inv, err := p.Inventory(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.links(ctx, inv, inv.Devices()); err != nil {
+	if err := p.Links(ctx, inv, inv.Devices()); err != nil {
 		return nil, err
 	}
 	if listen > 0 {
 		return inv, s.listen(ctx, inv, ids, listen)
 	}
 	return inv, nil
-}
-
-// links asks for the link history of devices.
-func (s *site) links(ctx context.Context, inv *inventory.Inventory, devices []*inventory.Device) error {
-	var euis []network.EUI64
-	for _, d := range devices {
-		if !d.LastSeen.IsZero() {
-			euis = append(euis, d.EUI)
-		}
-	}
-	var mu sync.Mutex
-	return chirpstack.ForDevices(ctx, euis, func(ctx context.Context, eui network.EUI64) error {
-		mu.Lock()
-		end := inv.Device(eui).LastSeen.Add(time.Hour)
-		mu.Unlock()
-		l, err := s.nw.LinkHistory(ctx, eui, end.Add(-history), end)
-		if err != nil {
-			return err
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if l.Packets > 0 {
-			inv.Link(eui, l.SNR, l.Last)
-		}
-		return nil
-	})
 }
 
 // listen takes events for a while.

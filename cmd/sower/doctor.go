@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sower-fuota/sower/engine/config"
-	"github.com/sower-fuota/sower/engine/inventory"
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/integrations/chirpstack"
 )
@@ -39,8 +38,8 @@ func (f *siteFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.mqtt, "mqtt", "", "address of its broker, instead of that of the settings")
 }
 
-// open reads the settings and prepares the connection. The server is asked by the first call.
-func (f *siteFlags) open() (*site, error) {
+// read reads the settings.
+func (f *siteFlags) read() (*site, error) {
 	path := f.file
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -59,7 +58,16 @@ func (f *siteFlags) open() (*site, error) {
 	if f.mqtt != "" {
 		cfg.ChirpStack.MQTT = f.mqtt
 	}
-	s := &site{Settings: cfg, file: path}
+	return &site{Settings: cfg, file: path}, nil
+}
+
+// open reads the settings and prepares the connection. The server is asked by the first call.
+func (f *siteFlags) open() (*site, error) {
+	s, err := f.read()
+	if err != nil {
+		return nil, err
+	}
+	cfg, path := s.Settings, s.file
 	cs := cfg.ChirpStack
 	dial := chirpstack.Config{Server: cs.Server, Region: cfg.Region, MQTT: cs.MQTT, Username: cs.Username, ClientID: cs.ClientID,
 		Topic: cs.Topic, Timeout: time.Duration(cs.Timeout), Watch: true}
@@ -136,43 +144,6 @@ func (s *site) applications(ctx context.Context, given []string) ([]chirpstack.A
 		out = append(out, a)
 	}
 	return out, nil
-}
-
-// inventory returns the devices of applications, with what the server and the CSV file of the settings say.
-func (s *site) inventory(ctx context.Context, apps []string, stderr io.Writer) (*inventory.Inventory, error) {
-	opt := inventory.Options{VersionTag: s.Inventory.VersionTag, HardwareTag: s.Inventory.HardwareTag}
-	for _, r := range s.Inventory.Uplinks {
-		opt.Rules = append(opt.Rules, inventory.Rule{FPort: r.FPort, Battery: r.Fact == "battery", Offset: r.Offset, Big: r.Order == "big"})
-	}
-	inv := inventory.New(opt)
-	for _, app := range apps {
-		devices, err := s.nw.Devices(ctx, app)
-		if err != nil {
-			return nil, err
-		}
-		for _, d := range devices {
-			if err := inv.Add(d); err != nil {
-				warn(stderr, "%v", err)
-			}
-		}
-	}
-	if s.Inventory.CSV == "" {
-		return inv, nil
-	}
-	path := s.path(s.Inventory.CSV)
-	text, err := readInput("inventory", path)
-	if err != nil {
-		return nil, err
-	}
-	strangers, lines := inv.ReadCSV(bytes.NewReader(text))
-	var problems config.Problems
-	for _, l := range lines {
-		problems = append(problems, config.Problem{File: path, Line: l.Line, Text: l.Err.Error(), Remedy: "correct the line"})
-	}
-	if strangers > 0 {
-		warn(stderr, "%s: %d devices are not in these applications", path, strangers)
-	}
-	return inv, problems.Err()
 }
 
 // check is one line of doctor.
@@ -412,7 +383,7 @@ func (s *site) examineDevices(ctx context.Context, e *examination, apps []chirps
 	for _, a := range apps {
 		ids = append(ids, a.ID)
 	}
-	inv, err := s.inventory(ctx, ids, io.Discard)
+	inv, err := s.planner(io.Discard).Inventory(ctx, ids)
 	if errors.As(err, new(config.Problems)) {
 		e.failed("inventory", "correct the file", "%s", strings.ReplaceAll(err.Error(), "\n", ";"))
 		return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -21,14 +22,17 @@ func newInitCommand() *cobra.Command {
 		Short: "write a sower.toml with every default commented",
 		Long: `init writes the settings of an installation: how to reach ChirpStack and its broker, and every default in a
 comment. It never overwrites a file, and it holds no secret: the API key goes into a file of its own or into an
-environment variable.`,
+environment variable.
+
+It also makes the database of sower serve beside the settings, and prints the first token for its API, which is not
+shown again.`,
 		Example: "  sower init --server https://lns.example.com:443 --mqtt mqtts://lns.example.com:8883 --region EU868\n  sower doctor",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := airtime.ParseRegion(region); err != nil {
 				return usagef("init: --region: %w", err)
 			}
-			return initSettings(cmd.OutOrStdout(), out, config.SettingsTemplate(server, mqtt, region, token), token)
+			return initSettings(cmd.Context(), cmd.OutOrStdout(), out, config.SettingsTemplate(server, mqtt, region, token), token)
 		},
 	}
 	f := cmd.Flags()
@@ -40,9 +44,10 @@ environment variable.`,
 	return cmd
 }
 
-func initSettings(stdout io.Writer, out, text, token string) error {
+func initSettings(ctx context.Context, stdout io.Writer, out, text, token string) error {
 	// What is written must be readable, whatever the flags were.
-	if _, doc := config.ParseSettings(out, []byte(text)); len(doc.Problems) > 0 {
+	cfg, doc := config.ParseSettings(out, []byte(text))
+	if len(doc.Problems) > 0 {
 		return doc.Problems.Err()
 	}
 	if err := mustNotExist(out); err != nil {
@@ -55,5 +60,6 @@ func initSettings(stdout io.Writer, out, text, token string) error {
 		token = filepath.Join(filepath.Dir(out), token)
 	}
 	fmt.Fprintf(stdout, "%s written\nput an API key of ChirpStack into %s (chmod 600), then run: sower doctor\n", out, token)
-	return nil
+	_, err := firstToken(ctx, stdout, filepath.Join(filepath.Dir(out), cfg.Server.Database))
+	return err
 }

@@ -24,7 +24,7 @@ import (
 
 func newInspectCommand() *cobra.Command {
 	var asJSON bool
-	var region, oldELF, newELF string
+	var region, oldELF, newELF, layout string
 	var in inspector
 	cmd := &cobra.Command{
 		Use:   "inspect [FILE]",
@@ -33,17 +33,24 @@ func newInspectCommand() *cobra.Command {
 costs on the air: fragments and airtime of one pass without parity, at each data rate of the region. The costs of a
 patch and of an image are those of the bundle that would hold them.
 
+With --budget it says instead whether the update in a bundle fits a device, and which number to change if it does not:
+the layout file gives the flash regions and the RAM of the device in TOML. Without a bundle it says what the device
+can take at most.
+
 With --key it verifies the signature of a bundle or an MCUboot image, and fails if it is not good. With --old-elf
 and --new-elf it says which functions changed between two builds for Arm, the longest first. With --old, the image
 that a patch is for, it says where the bytes of the patch went and how long a device decodes it.`,
-		Example: "  sower inspect 1.1.0.sow --key release.pem.pub\n  sower inspect 1.0.0-1.1.0.patch --old-elf build-1.0.0/app.elf --new-elf build-1.1.0/app.elf\n  sower inspect 1.0.0-1.1.0.patch --old 1.0.0.bin",
+		Example: "  sower inspect 1.1.0.sow --key release.pem.pub\n  sower inspect 1.1.0.sow --budget device.toml\n  sower inspect 1.0.0-1.1.0.patch --old-elf build-1.0.0/app.elf --new-elf build-1.1.0/app.elf\n  sower inspect 1.0.0-1.1.0.patch --old 1.0.0.bin",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (oldELF == "") != (newELF == "") {
 				return usagef("inspect: --old-elf and --new-elf go together")
 			}
-			if len(args) == 0 && oldELF == "" {
-				return usagef("inspect: name a file, or --old-elf and --new-elf")
+			if layout != "" && oldELF != "" {
+				return usagef("inspect: --budget and --old-elf do not go together")
+			}
+			if len(args) == 0 && oldELF == "" && layout == "" {
+				return usagef("inspect: name a file, or --old-elf and --new-elf, or --budget")
 			}
 			if len(args) == 0 && in.keyFile != "" {
 				return usagef("inspect: --key verifies a file, and none is named")
@@ -53,6 +60,9 @@ that a patch is for, it says where the bytes of the patch went and how long a de
 				return usagef("--region: %w", err)
 			}
 			in.warn = cmd.ErrOrStderr()
+			if layout != "" {
+				return in.budget(cmd.OutOrStdout(), layout, args, asJSON)
+			}
 			var doc document
 			if len(args) == 1 {
 				raw, err := readInput("file", args[0])
@@ -83,6 +93,7 @@ that a patch is for, it says where the bytes of the patch went and how long a de
 	fl.StringVar(&in.keyFile, "key", "", "public key, PEM: also verify the signature of a bundle or MCUboot image")
 	fl.StringVar(&region, "region", "EU868", "region whose data rates are listed")
 	fl.BoolVar(&in.repeater, "repeater", false, "fragments must fit behind a repeater")
+	fl.StringVar(&layout, "budget", "", "layout of a device, TOML: does the update fit it?")
 	fl.StringVar(&oldELF, "old-elf", "", "ELF file with symbols of the old image")
 	fl.StringVar(&newELF, "new-elf", "", "ELF file with symbols of the new image")
 	return cmd

@@ -70,7 +70,6 @@ through ChirpStack, repairs, and proves what each device runs. Exit codes: 0 don
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		newDiffCommand(),
 		newApplyCommand(),
@@ -84,6 +83,10 @@ through ChirpStack, repairs, and proves what each device runs. Exit codes: 0 don
 		newDevicesCommand(),
 		newCampaignCommand(),
 		newPlanCommand(),
+		newServeCommand(),
+		newTokenCommand(),
+		newAuditCommand(),
+		newBackupCommand(),
 		newRehearseCommand(),
 		newSimulateCommand(),
 		newBenchCommand(),

@@ -31,19 +31,37 @@ type rehearseOptions struct {
 
 func newRehearseCommand() *cobra.Command {
 	var o rehearseOptions
+	var of campaignRehearsal
 	cmd := &cobra.Command{
-		Use:   "rehearse",
+		Use:   "rehearse [CAMPAIGN.toml]",
 		Short: "run a whole update on a simulated fleet in virtual time",
-		Long: `rehearse signs, plans and sends a firmware update to a simulated fleet: the real engine, a network server
+		Long: `With a campaign file, rehearse plans the campaign as sower plan does and runs it by the real engine on a
+simulated network server and a fleet modelled after the inventory: every device with the version it runs and the loss
+of its own uplink history. It says how long the campaign will take, what it costs, and who will not make it. Nothing is
+sent. Downlinks are assumed to be lost as often as uplinks are; --down-loss changes that.
+
+Without one, rehearse signs, plans and sends a firmware update to a simulated fleet: the real engine, a network server
 with ChirpStack's API on loopback ports, real LoRaWAN frames, the real device library on emulated flash, and one
 device that is the real firmware on an emulated Cortex-M. Nothing of it takes real time: days pass in seconds.
 
 Without --old and --new it updates the project's own firmware from 1.0.0 to 1.1.0 on every device. With them, the
 host devices run that pair (raw binaries are wrapped as MCUboot images 1.0.0 and 1.1.0 with a throw-away key)
 and the emulated device stays on the project's own, in a second group.`,
-		Example: "  sower rehearse --firmware build/firmware --loss 0.2\n  sower rehearse --firmware build/firmware --old mine-1.bin --new mine-2.bin",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Example: "  sower rehearse meters.toml\n  sower rehearse --firmware build/firmware --loss 0.2\n  sower rehearse --firmware build/firmware --old mine-1.bin --new mine-2.bin",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				for _, name := range []string{"firmware", "old", "new", "devices", "loss", "sim-grpc", "sim-mqtt", "out"} {
+					if cmd.Flags().Changed(name) {
+						return usagef("rehearse: --%s does not go with a campaign file", name)
+					}
+				}
+				if !(of.down >= 0) {
+					return usagef("rehearse: --down-loss %v, want 0 or more", of.down)
+				}
+				of.seed = o.seed
+				return of.run(cmd.Context(), args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
 			if (o.old == "") != (o.new == "") {
 				return usagef("rehearse: --old and --new go together")
 			}
@@ -63,10 +81,15 @@ and the emulated device stays on the project's own, in a second group.`,
 	f.IntVar(&o.devices, "devices", 50, "host devices beside the emulated one")
 	f.Float64Var(&o.loss, "loss", 0.10, "share of frames lost, up and down")
 	f.Uint64Var(&o.seed, "seed", 1, "same seed, same run")
-	f.StringVar(&o.grpc, "grpc", "", "loopback address of the simulated server's API (default: a free port)")
-	f.StringVar(&o.mqtt, "mqtt", "", "loopback address of its MQTT broker (default: a free port)")
+	f.StringVar(&o.grpc, "sim-grpc", "", "loopback address of the simulated server's API (default: a free port)")
+	f.StringVar(&o.mqtt, "sim-mqtt", "", "loopback address of its MQTT broker (default: a free port)")
 	f.StringVar(&o.out, "out", "", "write the result as JSON to this file")
 	f.BoolVar(&o.console, "console", true, "show what the emulated device prints")
+	of.at.add(cmd)
+	f.Float64Var(&of.down, "down-loss", 1, "of a campaign: loss of downlinks as a multiple of that of uplinks")
+	f.DurationVar(&of.patch, "patch-time", 0, "of a campaign: from the complete block to the new image (default: 2m)")
+	f.StringVar(&of.log, "log", "", "of a campaign: write everything that happens to this file, as JSON lines")
+	f.BoolVar(&of.asJSON, "json", false, "of a campaign: print the result as JSON")
 	return cmd
 }
 

@@ -35,9 +35,9 @@ func TestRehearseRefuses(t *testing.T) {
 		{"empty image", []string{"--old", f("empty.bin"), "--new", f("new.bin")}, 1, "the file is empty"},
 		{"image larger than any slot", []string{"--old", huge, "--new", f("new.bin")}, 1, "at most 8388608"},
 		{"same version twice", []string{"--old", f("new.bin"), "--new", f("new.bin")}, 1, "nothing to update"},
-		{"API address in use", []string{"--grpc", busy.Addr().String()}, 1, "address already in use"},
-		{"broker address in use", []string{"--mqtt", busy.Addr().String()}, 1, "address already in use"},
-		{"API beyond loopback", []string{"--grpc", "0.0.0.0:0"}, 1, "not loopback"},
+		{"API address in use", []string{"--sim-grpc", busy.Addr().String()}, 1, "address already in use"},
+		{"broker address in use", []string{"--sim-mqtt", busy.Addr().String()}, 1, "address already in use"},
+		{"API beyond loopback", []string{"--sim-grpc", "0.0.0.0:0"}, 1, "not loopback"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			code, _, stderr := sower(append([]string{"rehearse", "--firmware", firmware, "--devices", "1", "--out", out}, tt.args...)...)

@@ -31,7 +31,7 @@ the same bytes out of any number of workers, shards and runs. docs/simulate.md i
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newSimulateRunCommand(), newSimulateSweepCommand(), newSimulateMergeCommand(), newSimulateVerifyCommand(),
-		newSimulateFitCommand(), newSimulatePlotCommand(), newSimulateCompatCommand())
+		newSimulateFitCommand(), newSimulatePlotCommand(), newSimulateCompatCommand(), newSimulateFleetCommand())
 	for _, c := range cmd.Commands() {
 		args := c.Args
 		c.Args = func(cmd *cobra.Command, a []string) error {
@@ -423,11 +423,11 @@ model "trace".`,
 func newSimulatePlotCommand() *cobra.Command {
 	var out, x, y string
 	cmd := &cobra.Command{
-		Use:   "plot DIR -o FILE.svg",
+		Use:   "plot DIR -o FILE.svg|FILE.png",
 		Short: "draw the results of a folder",
 		Long: `plot draws the share of devices complete over the fragments sent, one line for each point. With --x and --y it draws a
-column of summary.csv over a swept field.`,
-		Example: "  sower simulate plot results -o cdf.svg\n  sower simulate plot results --x loss.p --y sent_p99 -o redundancy.svg",
+column of summary.csv over a swept field. The name of the file says what it is to be, SVG or PNG.`,
+		Example: "  sower simulate plot results -o cdf.svg\n  sower simulate plot results --x loss.p --y sent_p99 -o redundancy.png",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if out == "" {
@@ -435,6 +435,9 @@ column of summary.csv over a swept field.`,
 			}
 			if (x == "") != (y == "") {
 				return usagef("simulate plot: --x and --y go together")
+			}
+			if ext := filepath.Ext(out); ext != ".svg" && ext != ".png" {
+				return usagef("simulate plot: --out %s, want a name that ends in .svg or .png", out)
 			}
 			name := "cdf.csv"
 			if x != "" {
@@ -453,15 +456,20 @@ column of summary.csv over a swept field.`,
 			if err != nil {
 				return err
 			}
-			var svg bytes.Buffer
-			if err := p.SVG(&svg); err != nil {
+			var picture bytes.Buffer
+			if filepath.Ext(out) == ".png" {
+				err = p.PNG(&picture)
+			} else {
+				err = p.SVG(&picture)
+			}
+			if err != nil {
 				return err
 			}
-			return writeOutput(out, svg.Bytes(), 0o644)
+			return writeOutput(out, picture.Bytes(), 0o644)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&out, "out", "o", "", "file to write")
+	f.StringVarP(&out, "out", "o", "", "file to write, .svg or .png")
 	f.StringVar(&x, "x", "", "swept field, such as loss.p")
 	f.StringVar(&y, "y", "", "column of summary.csv, such as sent_p99 or share")
 	return cmd

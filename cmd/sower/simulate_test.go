@@ -50,7 +50,7 @@ func TestSimulateSweepShardsMergePlot(t *testing.T) {
 		{"sweep", file("s.toml"), "--plan"},
 		{"verify", "--dir", file("merged")},
 		{"plot", file("all"), "-o", file("cdf.svg")},
-		{"plot", file("all"), "--x", "loss.p", "--y", "sent_p90", "-o", file("p90.svg")},
+		{"plot", file("all"), "--x", "loss.p", "--y", "sent_p90", "-o", file("p90.png")},
 	} {
 		if code, _, errs := simulate(args...); code != 0 {
 			t.Fatalf("%v: %s", args, errs)
@@ -68,6 +68,9 @@ func TestSimulateSweepShardsMergePlot(t *testing.T) {
 	}
 	if svg, err := os.ReadFile(file("cdf.svg")); err != nil || !bytes.Contains(svg, []byte("loss.p = 0.2")) {
 		t.Errorf("the plot has no legend (%v)", err)
+	}
+	if png, err := os.ReadFile(file("p90.png")); err != nil || !bytes.HasPrefix(png, []byte("\x89PNG")) {
+		t.Errorf("the other plot is no PNG (%v)", err)
 	}
 }
 
@@ -108,6 +111,7 @@ func TestSimulateRefuses(t *testing.T) {
 		{[]string{"fit", csv}, `lost "2", want 0 or 1`},
 		{[]string{"plot", dir, "-o", "x.svg"}, "cdf.csv"},
 		{[]string{"plot", dir}, "--out is missing"},
+		{[]string{"plot", dir, "-o", "x.pdf"}, "ends in .svg or .png"},
 		{[]string{"compat", "lorasim"}, "want fuotasim or fuotaa"},
 		{[]string{"compat", "fuotasim", "--data-rate", "9"}, "data rate = 9, want 0..6"},
 	} {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -455,22 +456,32 @@ func TestDevices(t *testing.T) {
 func (in installation) bundles(t *testing.T, expiry uint32) {
 	t.Helper()
 	body := bytes.Repeat([]byte("firmware of a small device "), 300)
-	var images [2][]byte
-	for i := range images {
+	for i := range 2 {
 		img, err := mcuboot.Wrap(append(bytes.Clone(body), byte(i)), mcuboot.Options{Major: 1, Minor: uint8(i)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		images[i] = img
 		in.write(t, []string{"old.bin", "new.bin"}[i], string(img))
 	}
 	key, err := bundle.GenerateKey()
 	if err != nil {
 		t.Fatal(err)
 	}
+	in.sign(t, key, expiry)
+}
+
+// sign makes patch.sow and full.sow of old.bin and new.bin.
+func (in installation) sign(t *testing.T, key *ecdsa.PrivateKey, expiry uint32) {
+	t.Helper()
+	var images [2][]byte
+	for i, name := range []string{"old.bin", "new.bin"} {
+		var err error
+		if images[i], err = os.ReadFile(in.file(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	target := bundle.Target{Class: 1, Hardware: 1, KeyID: 1, Sequence: 1, Expiry: expiry}
-	patch := newPatch(t, images[0], images[1])
-	small, err := bundle.Patch(target, patch, images[1], key)
+	small, err := bundle.Patch(target, newPatch(t, images[0], images[1]), images[1], key)
 	if err != nil {
 		t.Fatal(err)
 	}

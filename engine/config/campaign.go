@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sower-fuota/sower/applayer"
@@ -13,16 +14,35 @@ import (
 
 // Campaign is a campaign file. Zero values mean the defaults that [CampaignTemplate] names.
 type Campaign struct {
-	Name        string    `toml:"name"`
-	Application string    `toml:"application"`
-	Start       time.Time `toml:"start"`
-	Target      float64   `toml:"target_percent"`
-	Bundles     []Bundle  `toml:"bundle"`
-	Devices     Selection `toml:"devices"`
-	Waves       []Wave    `toml:"wave"`
-	Radio       Radio     `toml:"radio"`
-	Timing      Timing    `toml:"timing"`
-	Energy      Energy    `toml:"energy"`
+	Name        string      `toml:"name"`
+	Application string      `toml:"application"`
+	Start       time.Time   `toml:"start"`
+	Target      float64     `toml:"target_percent"`
+	Bundles     []Bundle    `toml:"bundle"`
+	Devices     Selection   `toml:"devices"`
+	Waves       []Wave      `toml:"wave"`
+	Radio       Radio       `toml:"radio"`
+	Timing      Timing      `toml:"timing"`
+	Energy      Energy      `toml:"energy"`
+	Maintenance Maintenance `toml:"maintenance"`
+	Repair      Repair      `toml:"repair"`
+	Proof       Proof       `toml:"proof"`
+	Policy      Policy      `toml:"policy"`
+}
+
+// Policy says who must agree and when a campaign stops by itself.
+type Policy struct {
+	Approvals int  `toml:"approvals"`
+	FourEyes  bool `toml:"four_eyes"`
+	Limits
+}
+
+// Limits are the shares of devices, in per cent, at which a wave stops the campaign. Nil: not written.
+type Limits struct {
+	MinSuccess *float64 `toml:"min_success_percent"`
+	MaxFailure *float64 `toml:"max_failure_percent"`
+	MaxSilence *float64 `toml:"max_silence_percent"`
+	MinSamples *int     `toml:"min_samples"`
 }
 
 // Bundle is a candidate for transmission, as `sower sign` makes it.
@@ -47,6 +67,9 @@ type Wave struct {
 	Selection
 	Percent *float64 `toml:"percent"`
 	Count   int      `toml:"count"`
+	Gate    bool     `toml:"gate"`
+	Soak    Duration `toml:"soak"`
+	Limits
 }
 
 // Radio says what the planner is not to choose itself.
@@ -61,12 +84,42 @@ type Radio struct {
 // Timing is what the operator knows about the rhythm of the devices.
 type Timing struct {
 	UplinkInterval Duration `toml:"uplink_interval"`
+	Silence        Duration `toml:"silence"`
+	Defer          Duration `toml:"defer"`
 }
 
-// Energy is what the receiver of a device takes.
+// Energy is what the receiver of a device takes, and what its battery must hold.
 type Energy struct {
-	Receive  float64 `toml:"receive_ma"`
-	Transmit float64 `toml:"transmit_ma"`
+	Receive    float64 `toml:"receive_ma"`
+	Transmit   float64 `toml:"transmit_ma"`
+	MinBattery int     `toml:"min_battery_percent"`
+}
+
+// Maintenance says when a campaign may send.
+type Maintenance struct {
+	Offset  Duration `toml:"utc_offset"`
+	Windows []Window `toml:"window"`
+}
+
+// Window is a stretch of time that comes back every week.
+type Window struct {
+	Days []Weekday `toml:"days"` // on which it begins; none: every day
+	From TimeOfDay `toml:"from"`
+	To   TimeOfDay `toml:"to"` // not after From: on the next day
+}
+
+// Repair is the effort that a session makes for those that miss fragments.
+type Repair struct {
+	Fragments int `toml:"most_fragments"`
+	PerDevice int `toml:"most_per_device"`
+	Windows   int `toml:"windows"`
+	Unicast   int `toml:"unicast_fragments"`
+}
+
+// Proof is what makes a device count as updated, beside the version that it reports.
+type Proof struct {
+	Uplinks int `toml:"uplinks"`
+	Resets  int `toml:"resets"`
 }
 
 // Version is a firmware version, "MAJOR.MINOR.REVISION".
@@ -99,6 +152,37 @@ func (r *DataRate) UnmarshalText(b []byte) error {
 	return nil
 }
 
+// Weekday is a day of the week, Sunday 0.
+type Weekday time.Weekday
+
+// UnmarshalText reads "mon" or "Monday", in any case.
+func (d *Weekday) UnmarshalText(b []byte) error {
+	for w := time.Sunday; w <= time.Saturday; w++ {
+		if text := string(b); strings.EqualFold(text, w.String()) || strings.EqualFold(text, w.String()[:3]) {
+			*d = Weekday(w)
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is no day of the week such as \"mon\"", b)
+}
+
+// TimeOfDay is the time since midnight.
+type TimeOfDay time.Duration
+
+// UnmarshalText reads "22:30"; "24:00" is the end of the day.
+func (t *TimeOfDay) UnmarshalText(b []byte) error {
+	if string(b) == "24:00" {
+		*t = TimeOfDay(24 * time.Hour)
+		return nil
+	}
+	at, err := time.Parse("15:04", string(b))
+	if err != nil {
+		return fmt.Errorf("%q is no time of day such as \"22:30\"", b)
+	}
+	*t = TimeOfDay(time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute)
+	return nil
+}
+
 // Packages is the version of TS003 to TS005 of devices that have not told theirs.
 type Packages applayer.Version
 
@@ -122,8 +206,11 @@ func ParseCampaign(file string, text []byte) (Campaign, *Document) {
 	c := Campaign{
 		Target: 99,
 		Radio:  Radio{DataRate: AutoRate},
-		Timing: Timing{UplinkInterval: Duration(time.Hour)},
+		Timing: Timing{UplinkInterval: Duration(time.Hour), Defer: Duration(7 * 24 * time.Hour)},
 		Energy: Energy{Receive: 6, Transmit: 45},
+		Repair: Repair{Windows: 5, Unicast: 8},
+		Proof:  Proof{Uplinks: 1, Resets: 3},
+		Policy: Policy{FourEyes: true},
 	}
 	d := read(file, text, &c, nil)
 	if len(d.Problems) > 0 && len(d.lines) == 0 {
@@ -169,13 +256,84 @@ func ParseCampaign(file string, text []byte) (Campaign, *Document) {
 			}
 		}
 	}
+	if len(c.Waves) > 0 && c.Waves[0].Gate {
+		d.Add("wave[0].gate", "ask for approvals under [policy]", "the first wave has a gate, and nothing comes before it")
+	}
 	if c.Radio.FragSize > 252 {
 		d.Add("radio.fragment_bytes", "write 1..239, or leave it out", "radio.fragment_bytes is %d", c.Radio.FragSize)
 	}
 	if c.Timing.UplinkInterval <= 0 {
 		d.Add("timing.uplink_interval", "write the longest usual time between two uplinks", "timing.uplink_interval is %s", time.Duration(c.Timing.UplinkInterval))
 	}
+	c.checkEffort(d)
 	return c, d
+}
+
+// checkEffort judges patience, effort and rules.
+func (c *Campaign) checkEffort(d *Document) {
+	c.Policy.Limits.check(d, "policy")
+	for i, w := range c.Waves {
+		w.Limits.check(d, indexed("wave", i))
+		if w.Soak < 0 {
+			d.Add(indexed("wave", i)+".soak", "write a duration of 0 or more", "%s.soak is %s", indexed("wave", i), time.Duration(w.Soak))
+		}
+	}
+	for key, v := range map[string]Duration{"timing.silence": c.Timing.Silence, "timing.defer": c.Timing.Defer} {
+		if v < 0 || v == 0 && d.Has(key) {
+			d.Add(key, "write a duration above 0, or leave it out", "%s is %s", key, time.Duration(v))
+		}
+	}
+	if c.Energy.MinBattery > 100 {
+		d.Add("energy.min_battery_percent", "write 0..100", "energy.min_battery_percent is %d", c.Energy.MinBattery)
+	}
+	if off := time.Duration(c.Maintenance.Offset); off <= -24*time.Hour || off >= 24*time.Hour {
+		d.Add("maintenance.utc_offset", "write the offset of the local time from UTC, such as \"1h\"", "maintenance.utc_offset is %s", off)
+	}
+	for i, w := range c.Maintenance.Windows {
+		key := indexed("maintenance.window", i)
+		if !d.Has(key+".from") || !d.Has(key+".to") {
+			d.Add(key, "add from = \"22:00\" and to = \"05:00\"", "%s needs both from and to", key)
+		}
+		if time.Duration(w.From) == 24*time.Hour {
+			d.Add(key+".from", "write \"00:00\" of the next day", "%s.from is \"24:00\"", key)
+		}
+	}
+	for key, v := range map[string]int{"repair.windows": c.Repair.Windows, "proof.uplinks": c.Proof.Uplinks, "proof.resets": c.Proof.Resets} {
+		if v < 1 {
+			d.Add(key, "write 1 or more", "%s is %d", key, v)
+		}
+	}
+}
+
+// Or returns the limits, with those of another in place of what is not written.
+func (l Limits) Or(other Limits) Limits {
+	if l.MinSuccess == nil {
+		l.MinSuccess = other.MinSuccess
+	}
+	if l.MaxFailure == nil {
+		l.MaxFailure = other.MaxFailure
+	}
+	if l.MaxSilence == nil {
+		l.MaxSilence = other.MaxSilence
+	}
+	if l.MinSamples == nil {
+		l.MinSamples = other.MinSamples
+	}
+	return l
+}
+
+func (l Limits) check(d *Document, table string) {
+	for _, f := range []struct {
+		name  string
+		value *float64
+	}{{"min_success_percent", l.MinSuccess}, {"max_failure_percent", l.MaxFailure}, {"max_silence_percent", l.MaxSilence}} {
+		if f.value != nil && !(*f.value >= 0 && *f.value <= 100) {
+			d.Add(table+"."+f.name, "write 0..100", "%s.%s is %v", table, f.name, *f.value)
+		}
+	}
+	if l.MinSamples != nil && *l.MinSamples < 1 {
+		d.Add(table+".min_samples", "write 1 or more", "%s.min_samples is %d", table, *l.MinSamples)
+	}
 }
 
 // troubled reports whether a key or something in it already has a problem, so that its absence is no news.

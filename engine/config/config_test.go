@@ -39,7 +39,7 @@ func TestTemplatesShowTheDefaults(t *testing.T) {
 	}
 	if plain.ChirpStack.Timeout != full.ChirpStack.Timeout || plain.ChirpStack.Margin != full.ChirpStack.Margin ||
 		plain.ChirpStack.Topic != full.ChirpStack.Topic || plain.ChirpStack.ClientID != full.ChirpStack.ClientID ||
-		plain.Airtime != full.Airtime || plain.Inventory.VersionTag != full.Inventory.VersionTag ||
+		plain.Airtime != full.Airtime || plain.Server != full.Server || plain.Inventory.VersionTag != full.Inventory.VersionTag ||
 		plain.Inventory.HardwareTag != full.Inventory.HardwareTag {
 		t.Errorf("the template shows other defaults than hold:\n%+v\n%+v", plain, full)
 	}
@@ -48,13 +48,23 @@ func TestTemplatesShowTheDefaults(t *testing.T) {
 	}
 	text = config.CampaignTemplate("meters", "id", "Meters", nil)
 	one, _ := config.ParseCampaign("f", []byte(text))
-	text = strings.NewReplacer("# start", "## start", "# [[bundle]]", "", "# file", "##", "# base_versions", "##").Replace(text)
+	text = strings.NewReplacer("# start", "## start", "# [[bundle]]", "", "# file", "##", "# base_versions", "##",
+		"# utc_offset", "## utc_offset", "# silence", "## silence").Replace(text) // examples, and what follows from another
 	all, d := config.ParseCampaign("f", []byte(optional.ReplaceAllString(text, "$1")))
 	if err := d.Problems.Err(); err != nil {
 		t.Fatal(err)
 	}
-	if one.Target != all.Target || one.Timing != all.Timing || one.Energy != all.Energy || one.Radio.DataRate != all.Radio.DataRate {
+	if one.Target != all.Target || one.Timing != all.Timing || one.Energy != all.Energy || one.Radio.DataRate != all.Radio.DataRate ||
+		one.Repair != all.Repair || one.Proof != all.Proof || one.Policy.Approvals != all.Policy.Approvals || one.Policy.FourEyes != all.Policy.FourEyes ||
+		one.Waves[0].Soak != all.Waves[0].Soak || one.Waves[1].Gate != all.Waves[1].Gate {
 		t.Errorf("the template shows other defaults than hold:\n%+v\n%+v", one, all)
+	}
+	if w := all.Maintenance.Windows; len(w) != 1 || w[0].Days[0] != config.Weekday(time.Saturday) || time.Duration(w[0].To) != 5*time.Hour {
+		t.Errorf("the example of a maintenance window was read as %+v", w)
+	}
+	// Where a limit is not written, the domain has the default; the template must show the same.
+	if l := all.Policy.Limits; *l.MinSuccess != 90 || *l.MaxFailure != 10 || *l.MaxSilence != 5 || *l.MinSamples != 10 || one.Policy.MinSuccess != nil {
+		t.Errorf("limits %+v", l)
 	}
 }
 

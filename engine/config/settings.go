@@ -13,6 +13,7 @@ type Settings struct {
 	Airtime    Airtime    `toml:"airtime"`
 	Inventory  Inventory  `toml:"inventory"`
 	Hardware   []Hardware `toml:"hardware"`
+	Server     Server     `toml:"server"`
 
 	Region airtime.Region // of ChirpStack.Region
 }
@@ -35,6 +36,19 @@ type ChirpStack struct {
 	PasswordEnv  string `toml:"mqtt_password_env"`
 	ClientID     string `toml:"mqtt_client_id"`
 	Topic        string `toml:"mqtt_topic"`
+}
+
+// Server is the daemon, `sower serve`. Paths are seen from where the file is.
+type Server struct {
+	Database   string `toml:"database"`
+	Listen     string `toml:"listen"`
+	TLSCert    string `toml:"tls_cert"`
+	TLSKey     string `toml:"tls_key"`
+	BackupDir  string `toml:"backup_dir"`
+	Metrics    bool   `toml:"metrics_without_token"`
+	Webhook    string `toml:"webhook"`
+	SecretFile string `toml:"webhook_secret_file"`
+	SecretEnv  string `toml:"webhook_secret_env"`
 }
 
 // Airtime says how much of the air campaigns may use.
@@ -78,12 +92,14 @@ func ParseSettings(file string, text []byte) (Settings, *Document) {
 			ClientID: "sower", Topic: "application/%s/device/+/event/+"},
 		Airtime:   Airtime{Share: 100, Repeater: true},
 		Inventory: Inventory{VersionTag: "firmware_version", HardwareTag: "hardware_id"},
+		Server:    Server{Database: "sower.db", Listen: "127.0.0.1:7060", Metrics: true},
 	}
 	d := read(file, text, &s, map[string]string{
 		"chirpstack.token":         "a token does not belong in a file that is shown around: put it in a file of its own and name that in token_file",
 		"chirpstack.api_key":       "a token does not belong in a file that is shown around: put it in a file of its own and name that in token_file",
 		"chirpstack.mqtt_password": "put it in a file of its own and name that in mqtt_password_file",
 		"chirpstack.password":      "put it in a file of its own and name that in mqtt_password_file",
+		"server.webhook_secret":    "put it in a file of its own and name that in webhook_secret_file",
 	})
 	if len(d.Problems) > 0 && len(d.lines) == 0 {
 		return s, d // not TOML
@@ -121,6 +137,7 @@ func ParseSettings(file string, text []byte) (Settings, *Document) {
 	if !(s.Airtime.Share > 0 && s.Airtime.Share <= 100) {
 		d.Add("airtime.share_percent", "write more than 0 and at most 100", "airtime.share_percent is %v", s.Airtime.Share)
 	}
+	s.Server.check(d)
 	for i, r := range s.Inventory.Uplinks {
 		key := indexed("inventory.uplink", i)
 		if r.FPort == 0 || r.FPort > 223 {
@@ -153,4 +170,19 @@ func ParseSettings(file string, text []byte) (Settings, *Document) {
 		}
 	}
 	return s, d
+}
+
+func (s Server) check(d *Document) {
+	if s.Database == "" {
+		d.Add("server.database", "write a path, or leave it out", "server.database is empty")
+	}
+	if (s.TLSCert == "") != (s.TLSKey == "") {
+		d.Add("server", "name both tls_cert and tls_key, or neither", "a certificate and its key go together")
+	}
+	if s.SecretFile != "" && s.SecretEnv != "" {
+		d.Add("server.webhook_secret_env", "remove one of them", "both webhook_secret_file and webhook_secret_env name the secret")
+	}
+	if s.Webhook != "" && s.SecretFile == "" && s.SecretEnv == "" {
+		d.Add("server.webhook", "add webhook_secret_file or webhook_secret_env, by which the receiver knows who is calling", "nothing names the secret of the webhook")
+	}
 }

@@ -68,6 +68,23 @@ mqtt = %q
 # offset = 0
 # order = "little"
 
+[server]
+# sower serve. The database holds campaigns, log, audit and digests of API tokens; beside it lie state.key, which
+# opens the multicast keys in it, and evidence.key, which signs evidence. Keep copies of both apart from backups.
+# database = "sower.db"
+# Addresses that others can reach need a certificate: API tokens must not travel in clear text.
+# listen = "127.0.0.1:7060"
+# tls_cert = ""
+# tls_key = ""
+# Folder in which "sower backup" may write; none.
+# backup_dir = ""
+# Let this machine read /metrics without a token.
+# metrics_without_token = true
+# Address that is told of halts, missing approvals and ends of campaigns, and the secret that signs what it gets.
+# webhook = ""
+# webhook_secret_file = ""
+# webhook_secret_env = ""
+
 # What devices of one hardware id can hold, from the flash map of their firmware. With it, plan refuses what does
 # not fit.
 # [[hardware]]
@@ -135,10 +152,30 @@ application = %[3]q
 [[wave]]
 name = "canary"
 percent = 5
+# How long to wait after this wave before the next one begins.
+# soak = "0s"
 
 [[wave]]
 name = "all"
 percent = 100
+# Wait before this wave until somebody approves it: sower campaign approve.
+# gate = false
+
+[policy]
+# Approvals of different people that the campaign needs before it may start.
+# approvals = 0
+# An approval by whoever created the campaign does not count.
+# four_eyes = true
+# When a wave stops the campaign. Judged in each cohort (devices of one hardware id that came from one version), which
+# then stops alone, and in the wave as a whole; while the wave runs as soon as min_samples devices have come far
+# enough to tell, and at its end. A [[wave]] may have numbers of its own.
+# Least share of devices updated at the end of the wave, of those that were reached; 0: any.
+# min_success_percent = 90
+# Most that fail to verify, patch, boot or confirm.
+# max_failure_percent = 10
+# Most that are not heard again after they had the block or were told to reboot.
+# max_silence_percent = 5
+# min_samples = 10
 
 [radio]
 # Index of the downlink data rate, or "auto": from the link history of each device.
@@ -155,9 +192,41 @@ percent = 100
 [timing]
 # Longest usual time between two uplinks of a device. Everything that is asked of a device waits for one.
 # uplink_interval = "1h"
+# A device that is not heard for so long counts as lost; 12 uplink intervals.
+# silence = "12h"
+# How long a device may put the update off, for its user or for its battery.
+# defer = "168h"
 
 [energy]
 # Current of the receiver and of the transmitter of a device, for the estimate of mAh.
 # receive_ma = 6.0
 # transmit_ma = 45.0
+# A device that is known to have less in its battery is not told to reboot until it has more, or "defer" is over.
+# min_battery_percent = 0
+
+[maintenance]
+# When the campaign may send; always. Local time is that of utc_offset all year: summer time does not exist here.
+# utc_offset = "1h"
+# A window begins on each of its days (every day, if none is named) and may end on the next one.
+# [[maintenance.window]]
+# days = ["sat", "sun"]
+# from = "22:00"
+# to = "05:00"
+
+[repair]
+# Most fragments that a session sends in all, data and parity: a device that would need more is not worth the air and
+# is left behind. 0: no limit but most_per_device.
+# most_fragments = 0
+# Most parity that one device is worth in one round, in fragments; 0: half as many as the block has, and 20 more.
+# most_per_device = 0
+# Receive windows, one after the other, as long as somebody misses something.
+# windows = 5
+# Most fragments that one device gets by single messages afterwards; 0: none.
+# unicast_fragments = 8
+
+[proof]
+# A device counts as updated when it has reported the new version and was heard so often since, without a reset.
+# uplinks = 1
+# So many resets with the new version, and it has failed.
+# resets = 3
 `

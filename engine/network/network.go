@@ -29,6 +29,22 @@ var (
 	ErrInvalid = errors.New("network: invalid request")
 )
 
+// Busy is the error of a Broadcast that was refused because enough frames of the group wait already. It wraps
+// [ErrUnavailable]: nothing has happened. The caller repeats the call after After, without backing off further.
+type Busy struct {
+	Group   GroupID
+	Waiting int // frames in the queue of the network
+	After   time.Duration
+}
+
+// Error names the group and what waits.
+func (b *Busy) Error() string {
+	return fmt.Sprintf("network: group %s: %d frames wait already; retry in %s", b.Group, b.Waiting, b.After)
+}
+
+// Unwrap returns [ErrUnavailable].
+func (b *Busy) Unwrap() error { return ErrUnavailable }
+
 // EUI64 is a DevEUI or a gateway id, most significant byte first.
 type EUI64 [8]byte
 
@@ -179,8 +195,8 @@ type EventKind uint8
 const (
 	EventUplink  EventKind = iota + 1 // the device sent FPort and Payload
 	EventJoin                         // the device joined; its session and groups are gone
-	EventSent                         // Message left the gateway
-	EventDropped                      // Message will never be sent; Reason says why
+	EventSent                         // Message, or frame FCnt of Group, left the gateway
+	EventDropped                      // Message, or frame FCnt of Group by Gateway, will never be sent; Reason says why
 )
 
 var kindNames = [...]string{EventUplink: "uplink", EventJoin: "join", EventSent: "sent", EventDropped: "dropped"}
@@ -199,9 +215,9 @@ type Event struct {
 	ID     string
 	Kind   EventKind
 	Device EUI64
-	At     time.Time // when the network received or sent the frame, by its best clock
+	At     time.Time // when the network received or sent the frame, by its best clock; zero: it does not tell
 
-	FCnt     uint32 // of uplinks
+	FCnt     uint32 // of uplinks, and of frames of a group
 	FPort    uint8
 	Payload  []byte
 	DataRate int
@@ -209,8 +225,13 @@ type Event struct {
 	SNR      float64 // dB, of the best gateway
 	Gateways int     // that heard it
 
-	Message MessageID // of EventSent and EventDropped
+	Message MessageID // of EventSent and EventDropped of a unicast message
 	Reason  string    // of EventDropped: the network's own word, such as EXPIRED
+
+	// Of EventSent and EventDropped of a broadcast, where Capabilities.ReportsBroadcast: each gateway of the
+	// group reports for itself, and Device and Message are empty.
+	Group   GroupID
+	Gateway EUI64
 
 	// Done tells the network that the event has been dealt with and committed; it must be called exactly
 	// once. Until then the network may deliver the event again.

@@ -25,6 +25,7 @@ func (h *Hex) UnmarshalText(b []byte) (err error) {
 // Entry is one line of the log of a campaign. It holds no keys; the messages that carry one encrypted are
 // logged without their payload.
 type Entry struct {
+	Seq      int64     `json:"seq,omitempty"` // in the log of all campaigns; 0 without a Store
 	Time     time.Time `json:"time"`
 	Campaign string    `json:"campaign"`
 	Session  string    `json:"session,omitempty"`
@@ -38,6 +39,7 @@ type Entry struct {
 	Payload Hex               `json:"payload,omitempty"`
 	Message network.MessageID `json:"message,omitempty"`
 	N       int               `json:"fragment,omitempty"`
+	Gateway *network.EUI64    `json:"gateway,omitempty"` // of a frame of a group
 	FCnt    *uint32           `json:"f_cnt,omitempty"`
 	Stage   string            `json:"stage,omitempty"`
 	Step    string            `json:"step,omitempty"`
@@ -46,17 +48,20 @@ type Entry struct {
 }
 
 func (e *Engine) log(c *campaign.Campaign, en Entry) {
-	if e.cfg.Log == nil {
-		return
-	}
 	en.Time, en.Campaign = e.cfg.Clock.Now().UTC(), c.ID()
 	if !en.At.IsZero() {
 		en.At = en.At.UTC()
 	}
-	e.cfg.Log(en)
+	e.round.Entries = append(e.round.Entries, en)
 }
 
 func (e *Engine) record(c *campaign.Campaign, of int, r session.Record) {
+	switch r.What {
+	case campaign.NoteHalt, campaign.NoteCohortHalt, campaign.NoteFinish:
+		if of < 0 {
+			e.audit(c, engineName, r.What, r.Text)
+		}
+	}
 	en := Entry{Session: name(c, of), Kind: r.What, Text: r.Text}
 	if r.Device != (network.EUI64{}) {
 		en.Device, en.Stage = &r.Device, r.Stage.String()
@@ -70,32 +75,32 @@ func (e *Engine) record(c *campaign.Campaign, of int, r session.Record) {
 	e.log(c, en)
 }
 
-func (e *Engine) logSend(r *retry, s session.Send, id network.MessageID) {
-	en := Entry{Session: name(r.c, r.session), Kind: "send", Device: &s.Device, Command: s.Command.String(), FPort: s.FPort, Message: id}
+func (e *Engine) logSend(w call, s session.Send, id network.MessageID) {
+	en := Entry{Session: name(w.c, w.session), Kind: "send", Device: &s.Device, Command: s.Command.String(), FPort: s.FPort, Message: id}
 	if !s.NeedsKey {
 		en.Payload = s.Payload
 	}
-	e.log(r.c, en)
+	e.log(w.c, en)
 }
 
-func (e *Engine) logBroadcast(r *retry, b session.Broadcast, fcnt uint32) {
-	en := Entry{Session: name(r.c, r.session), Kind: "broadcast", N: b.N, FPort: b.Broadcast.FPort, FCnt: &fcnt}
+func (e *Engine) logBroadcast(w call, b session.Broadcast, fcnt uint32) {
+	en := Entry{Session: name(w.c, w.session), Kind: "broadcast", N: b.N, FPort: b.Broadcast.FPort, FCnt: &fcnt}
 	if b.N == 0 {
 		en.Payload = b.Broadcast.Payload
 	}
-	e.log(r.c, en)
+	e.log(w.c, en)
 }
 
 // logEffect notes what happened to an effect.
-func (e *Engine) logEffect(r retry, kind, text string) {
-	en := Entry{Session: name(r.c, r.session), Kind: kind, Text: text}
-	switch eff := r.effect.(type) {
+func (e *Engine) logEffect(w call, kind, text string) {
+	en := Entry{Session: name(w.c, w.session), Kind: kind, Text: text}
+	switch eff := w.effect.(type) {
 	case session.Send:
 		en.Device, en.Command = &eff.Device, eff.Command.String()
 	case session.Broadcast:
 		en.N = eff.N
 	}
-	e.log(r.c, en)
+	e.log(w.c, en)
 }
 
 // name names a session of a campaign; -1 is the campaign itself.

@@ -1,9 +1,15 @@
 // Package run is the imperative shell of the engine: it carries out what the state machines of package
-// campaign ask for, against a [network.Network] and in the time of a [network.Clock].
+// campaign ask for, against a [network.Network] and in the time of a [network.Clock], and keeps what they
+// remember in a [Store].
 //
-// One goroutine does everything, one thing at a time: it takes an event, steps the campaigns concerned,
-// carries out their effects and feeds the results back. Nothing is stored; a campaign that is to survive its
-// process needs a store beside this package.
+// One goroutine does everything in rounds. It takes the events, results and commands that are waiting and steps
+// the campaigns concerned; commits the changed states, the log and the effects that are wanted, in one
+// transaction; tells the network that its events have been dealt with; and only then carries out effects, whose
+// results belong to the next round. So at any instant at which the process may die, each effect has either not
+// been tried, or it is in the store: after a restart every effect found there is carried out as one that may
+// have happened, which is found out from the network before it is repeated.
+//
+// Without a Store the same rounds are made, and nothing is kept: for rehearsals and tests.
 package run
 
 import (
@@ -11,168 +17,223 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/sower-fuota/sower/engine/campaign"
+	"github.com/sower-fuota/sower/engine/jobs"
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/session"
 )
 
-// Back-off after ErrUnavailable: doubled from the first to the last, in the time of the clock.
-const (
-	firstRetry = time.Second
-	lastRetry  = time.Minute
+var (
+	// ErrNotFound is returned for a campaign that does not exist.
+	ErrNotFound = errors.New("run: no such campaign")
+	// ErrConflict is returned for what cannot be done now.
+	ErrConflict = errors.New("run: conflict")
+	// ErrStopped is returned to those who ask an engine that does not run.
+	ErrStopped = errors.New("run: the engine has stopped")
 )
 
 // Config says what an engine works with. Network and Clock are required.
 type Config struct {
 	Network network.Network
 	Clock   network.Clock
-	// Log receives one entry for everything that happens, in order; nil: nowhere.
+	Store   Store // nil: nothing is kept
+	// Concurrent lets calls of the network for different sessions run side by side, and beside the engine, so that
+	// a slow server does not hold up everybody. The order of calls is then no longer reproducible, and a clock in
+	// virtual time does not wait for them.
+	Concurrent bool
+	// Batch is the most events in one commit of a Store; 256. A larger number is faster and no less safe.
+	Batch int
+	// Log receives one entry for everything that happens, in order, after it was committed; nil: nowhere.
 	Log func(Entry)
 	// Progress is called after each round of work with each campaign that was touched; nil: never. It must
 	// not keep the campaign, which is not safe for concurrent use.
 	Progress func(*campaign.Campaign)
 }
 
-// Engine runs campaigns. Add them, then call Run once.
+// Engine runs campaigns. Call Run once; all other methods but Add may be called from any goroutine then.
 type Engine struct {
 	cfg       Config
 	campaigns []*campaign.Campaign
-	touched   map[*campaign.Campaign]bool
-	retries   []retry
-	seq       uint64
-	groups    map[network.GroupID]uint32            // next frame counter
-	messages  map[network.EUI64][]network.MessageID // the last that are known, to recognise an unknown one
-}
+	groups    map[network.GroupID]*Group
+	messages  map[network.EUI64][]network.MessageID // that may wait there, to recognise an unknown one
+	seen      seen
+	expiries  map[*campaign.Campaign][]time.Time // of the blocks, by session
 
-// retry is an effect that waits for its next attempt.
-type retry struct {
-	at        time.Time
-	seq       uint64
-	c         *campaign.Campaign
-	session   int // of the campaign; -1: none
-	effect    session.Effect
-	wait      time.Duration
-	uncertain bool // the last attempt may have happened
+	queue     jobs.Memory
+	lastJob   uint64
+	sends     map[network.EUI64][]uint64 // jobs that are a Send
+	uncertain map[uint64]bool            // jobs whose last attempt may have happened
+	lanes     map[lane]*[]call           // with Concurrent; the first of each is under way
+	flying    map[uint64]bool            // jobs that are under way
+	dropped   map[uint64]bool            // jobs that were ended while they waited in a lane
+	results   chan outcome
+
+	requests chan request
+	stopped  chan struct{}
+	sources  sources
+	round    round
+
+	mu          sync.Mutex
+	subscribers map[chan Update]bool
 }
 
 // New returns an engine without campaigns.
 func New(cfg Config) *Engine {
-	return &Engine{cfg: cfg, touched: map[*campaign.Campaign]bool{}, groups: map[network.GroupID]uint32{},
-		messages: map[network.EUI64][]network.MessageID{}}
+	if cfg.Batch == 0 {
+		cfg.Batch = 256
+	}
+	if cfg.Store == nil {
+		cfg.Batch = 1
+	}
+	return &Engine{
+		cfg: cfg, groups: map[network.GroupID]*Group{}, messages: map[network.EUI64][]network.MessageID{},
+		expiries: map[*campaign.Campaign][]time.Time{}, sends: map[network.EUI64][]uint64{},
+		uncertain: map[uint64]bool{}, lanes: map[lane]*[]call{}, flying: map[uint64]bool{}, dropped: map[uint64]bool{},
+		results: make(chan outcome), requests: make(chan request), stopped: make(chan struct{}),
+		subscribers: map[chan Update]bool{},
+	}
 }
 
-// Add adds a campaign, which starts with Run. A device may be in one campaign only.
+// Add adds a campaign before Run, which starts it. It is for engines without a Store. A device may be in one
+// campaign only.
 func (e *Engine) Add(c *campaign.Campaign) error {
-	for _, other := range e.campaigns {
-		if other.ID() == c.ID() {
-			return fmt.Errorf("run: two campaigns are called %s", c.ID())
-		}
-		for _, row := range c.Rows() {
-			if other.Has(row.EUI) {
-				return fmt.Errorf("run: device %s is in campaigns %s and %s", row.EUI, other.ID(), c.ID())
-			}
-		}
+	if err := e.admit(c); err != nil {
+		return err
 	}
-	e.campaigns = append(e.campaigns, c)
+	e.adopt(c)
 	return nil
 }
 
-// Run starts all campaigns and returns when they have ended. When ctx ends it aborts them, closes their
-// groups as far as the network allows, and returns the cause.
+// admit refuses a campaign that cannot be run beside the others.
+func (e *Engine) admit(c *campaign.Campaign) error {
+	for _, other := range e.campaigns {
+		if other.ID() == c.ID() {
+			return fmt.Errorf("%w: a campaign called %s exists", ErrConflict, c.ID())
+		}
+		if other.Ended() {
+			continue
+		}
+		for _, w := range c.Spec().Waves {
+			for _, s := range w.Sessions {
+				for _, d := range s.Devices {
+					if other.Has(d.EUI) {
+						return fmt.Errorf("%w: device %s is in campaign %s, which has not ended, and in %s", ErrConflict, d.EUI, other.ID(), c.ID())
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (e *Engine) adopt(c *campaign.Campaign) {
+	e.campaigns = append(e.campaigns, c)
+	e.expiries[c] = expiries(c.Spec())
+}
+
+// Run restores what the Store holds and works until ctx ends; it returns the cause. That is not the end of the
+// campaigns: their groups stay, and the next Run goes on where this one has stopped.
+//
+// Without a Store, Run starts all campaigns and returns when they have ended. When ctx ends it aborts them, closes
+// their groups as far as the network allows, and returns the cause.
 func (e *Engine) Run(ctx context.Context) error {
 	e.busy()
-	if _, err := e.cfg.Network.Capabilities(ctx); err != nil {
+	defer close(e.stopped)
+	if err := e.restore(ctx); err != nil {
 		return err
+	}
+	if e.cfg.Store == nil {
+		if _, err := e.cfg.Network.Capabilities(ctx); err != nil {
+			return err
+		}
 	}
 	subscription, cancel := context.WithCancel(ctx)
-	events, drained, err := e.subscribe(subscription)
+	e.sources.start(subscription, e.cfg)
 	defer func() {
 		cancel()
-		drained()
+		e.sources.drain()
 	}()
-	if err != nil {
+	if err := e.subscribe(); err != nil {
 		return err
 	}
-	for _, c := range e.campaigns {
-		e.step(ctx, c, campaign.Start{})
+	if e.cfg.Store == nil {
+		for _, c := range e.campaigns {
+			e.step(c, campaign.Start{})
+		}
 	}
-	for !e.done() {
-		e.progress()
+	for {
+		if err := e.settle(ctx); err != nil {
+			return err
+		}
+		if e.cfg.Store == nil && e.done() {
+			break
+		}
 		wake := e.cfg.Clock.WakeAt(e.nextWake())
 		select {
 		case <-ctx.Done():
 			e.busy()
-			e.abort(ctx)
-			return context.Cause(ctx)
-		case ev, ok := <-events:
+			return e.stop(ctx)
+		case ev := <-e.sources.events:
 			// Time must not pass between Done and the next WakeAt: the network releases it with Done.
 			e.busy()
-			if !ok {
-				if ctx.Err() != nil {
-					continue
-				}
-				return errors.New("run: the network ended its events")
+			e.event(ev)
+			e.gather(ctx)
+		case r := <-e.requests:
+			e.busy()
+			e.serve(r)
+			e.gather(ctx)
+		case o := <-e.results:
+			e.busy()
+			e.landed(ctx, o)
+			e.gather(ctx)
+		case err := <-e.sources.ended:
+			e.busy()
+			if ctx.Err() == nil {
+				return err
 			}
-			e.event(ctx, ev)
 		case <-wake:
 			e.busy()
-			e.tick(ctx)
+			e.tick()
+		}
+		if err := e.subscribe(); err != nil {
+			return err
 		}
 	}
-	e.progress()
 	return nil
 }
 
 // busy keeps virtual time from passing until the next WakeAt.
 func (e *Engine) busy() { e.cfg.Clock.WakeAt(e.cfg.Clock.Now()) }
 
-// subscribe merges the events of all applications. drained waits until the last is gone; call it after the
-// context has ended.
-func (e *Engine) subscribe(ctx context.Context) (events <-chan network.Event, drained func(), err error) {
-	var sources []<-chan network.Event
-	var apps []string
-	drop := func(ch <-chan network.Event) {
-		for ev := range ch {
-			ev.Done()
+// gather takes what else is waiting, as far as it goes into one commit.
+func (e *Engine) gather(ctx context.Context) {
+	for range e.cfg.Batch - 1 {
+		select {
+		case ev := <-e.sources.events:
+			e.event(ev)
+		case r := <-e.requests:
+			e.serve(r)
+		case o := <-e.results:
+			e.landed(ctx, o)
+		default:
+			return
 		}
 	}
-	for _, c := range e.campaigns {
-		if slices.Contains(apps, c.Application()) {
-			continue
+}
+
+// settle commits, and carries out what is due, until there is nothing left to do now.
+func (e *Engine) settle(ctx context.Context) error {
+	for {
+		if err := e.commit(ctx); err != nil {
+			return err
 		}
-		apps = append(apps, c.Application())
-		ch, err := e.cfg.Network.Events(ctx, c.Application())
-		if err != nil {
-			return nil, func() {
-				for _, s := range sources {
-					drop(s)
-				}
-			}, err
+		if !e.dispatch(ctx) {
+			return nil
 		}
-		sources = append(sources, ch)
 	}
-	if len(sources) == 1 {
-		return sources[0], func() { drop(sources[0]) }, nil
-	}
-	merged := make(chan network.Event)
-	left := make(chan struct{})
-	for _, s := range sources {
-		go func() {
-			for ev := range s {
-				merged <- ev
-			}
-			left <- struct{}{}
-		}()
-	}
-	go func() {
-		for range sources {
-			<-left
-		}
-		close(merged)
-	}()
-	return merged, func() { drop(merged) }, nil
 }
 
 func (e *Engine) done() bool {
@@ -181,7 +242,7 @@ func (e *Engine) done() bool {
 			return false
 		}
 	}
-	return len(e.retries) == 0
+	return e.queue.Len() == 0
 }
 
 func (e *Engine) nextWake() time.Time {
@@ -192,119 +253,117 @@ func (e *Engine) nextWake() time.Time {
 		}
 	}
 	for _, c := range e.campaigns {
-		earlier(c.NextWake())
+		if !c.Ended() {
+			earlier(c.NextWake())
+		}
 	}
-	for _, r := range e.retries {
-		earlier(r.at)
-	}
+	earlier(e.queue.Next())
+	earlier(e.sources.retry)
 	return at
 }
 
-func (e *Engine) progress() {
-	for _, c := range e.campaigns {
-		if e.touched[c] && e.cfg.Progress != nil {
-			e.cfg.Progress(c)
-		}
-	}
-	clear(e.touched)
-}
-
-// event steps the campaigns that have the device.
-func (e *Engine) event(ctx context.Context, ev network.Event) {
-	for _, c := range e.campaigns {
-		if !c.Has(ev.Device) {
-			continue
-		}
-		e.log(c, Entry{Kind: ev.Kind.String(), Device: &ev.Device, At: ev.At, FPort: ev.FPort, Payload: ev.Payload,
-			Message: ev.Message, Text: ev.Reason})
-		e.touched[c] = true
-		effects := c.Step(e.cfg.Clock.Now(), campaign.Heard{Event: ev})
-		// The step is taken, and whatever follows from it is the engine's own affair.
-		ev.Done()
-		e.effects(ctx, c, effects)
+// event steps the campaign that has the device or the group.
+func (e *Engine) event(ev network.Event) {
+	e.round.done = append(e.round.done, ev.Done)
+	c := e.concerned(ev)
+	if c == nil {
 		return
 	}
-	ev.Done()
-}
-
-// tick steps the campaigns whose time has come and repeats effects that are due.
-func (e *Engine) tick(ctx context.Context) {
+	e.left(ev)
 	now := e.cfg.Clock.Now()
-	for {
-		i := -1
-		for j, r := range e.retries {
-			if !r.at.After(now) && (i < 0 || r.seq < e.retries[i].seq) {
-				i = j
-			}
-		}
-		if i < 0 {
-			break
-		}
-		r := e.retries[i]
-		e.retries = slices.Delete(e.retries, i, i+1)
-		e.attempt(ctx, r)
+	mark, fresh := e.seen.add(now, ev.ID)
+	if !fresh {
+		return
 	}
+	if ev.ID != "" {
+		e.round.Seen = append(e.round.Seen, mark)
+	}
+	en := Entry{Kind: ev.Kind.String(), At: ev.At, FPort: ev.FPort, Payload: ev.Payload, Message: ev.Message, Text: ev.Reason}
+	if ev.Group != "" {
+		en.FCnt, en.Gateway = &ev.FCnt, &ev.Gateway
+		if g := e.groups[ev.Group]; g != nil {
+			en.Session = name(c, g.Session)
+		}
+	} else {
+		en.Device = &ev.Device
+	}
+	e.log(c, en)
+	e.step(c, campaign.Heard{Event: ev})
+}
+
+func (e *Engine) concerned(ev network.Event) *campaign.Campaign {
 	for _, c := range e.campaigns {
-		if at := c.NextWake(); !at.IsZero() && !at.After(now) {
-			e.step(ctx, c, campaign.Tick{})
+		if !c.Ended() && c.Wants(ev) {
+			return c
+		}
+	}
+	return nil
+}
+
+func (e *Engine) find(id string) *campaign.Campaign {
+	for _, c := range e.campaigns {
+		if c.ID() == id {
+			return c
+		}
+	}
+	return nil
+}
+
+// tick steps the campaigns whose time has come.
+func (e *Engine) tick() {
+	now := e.cfg.Clock.Now()
+	for _, c := range e.campaigns {
+		if at := c.NextWake(); !c.Ended() && !at.IsZero() && !at.After(now) {
+			e.step(c, campaign.Tick{})
 		}
 	}
 }
 
-func (e *Engine) step(ctx context.Context, c *campaign.Campaign, ev campaign.Event) {
-	e.touched[c] = true
-	e.effects(ctx, c, c.Step(e.cfg.Clock.Now(), ev))
-}
-
-func (e *Engine) effects(ctx context.Context, c *campaign.Campaign, effects []campaign.Effect) {
+// step steps a campaign and takes over its effects.
+func (e *Engine) step(c *campaign.Campaign, ev campaign.Event) {
+	now := e.cfg.Clock.Now()
+	before := c.Header()
+	effects := c.Step(now, ev)
+	e.round.touch(c)
+	if why := e.expired(c, before, now); why != "" {
+		// Nothing of the wave has been done yet, so its effects are dropped with it.
+		effects = slices.DeleteFunc(effects, func(eff campaign.Effect) bool {
+			_, record := eff.Do.(session.Record)
+			return !record
+		})
+		effects = append(effects, c.Step(now, campaign.Abort{By: engineName, Reason: why})...)
+	}
 	for _, eff := range effects {
 		if rec, ok := eff.Do.(session.Record); ok {
 			e.record(c, eff.Session, rec)
 			continue
 		}
-		e.seq++
-		e.attempt(ctx, retry{seq: e.seq, c: c, session: eff.Session, effect: eff.Do, wait: firstRetry})
+		e.want(now, c, eff)
 	}
 }
 
-// abort ends all campaigns because ctx has ended.
-func (e *Engine) abort(ctx context.Context) {
+// stop ends the work because ctx has ended.
+func (e *Engine) stop(ctx context.Context) error {
+	for len(e.flying) > 0 { // the calls end with ctx
+		e.landed(ctx, <-e.results)
+	}
+	if err := e.commit(ctx); err != nil {
+		return err
+	}
+	if e.cfg.Store != nil {
+		return context.Cause(ctx)
+	}
 	// The groups must go, or they would go on sending; the context that ended must not prevent that.
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	e.retries = nil
+	e.queue = jobs.Memory{}
+	clear(e.lanes)
+	e.cfg.Concurrent = false
 	for _, c := range e.campaigns {
-		e.step(last, c, campaign.Abort{Reason: context.Cause(ctx).Error()})
+		e.step(c, campaign.Abort{Reason: context.Cause(ctx).Error()})
 	}
-	e.progress()
-}
-
-// attempt carries out an effect once. It steps the campaign with the result, or schedules another attempt.
-func (e *Engine) attempt(ctx context.Context, r retry) {
-	res, err := e.do(ctx, &r)
-	if err != nil && (errors.Is(err, network.ErrUnavailable) || errors.Is(err, network.ErrUncertain)) {
-		if ctx.Err() != nil {
-			return
-		}
-		now := e.cfg.Clock.Now()
-		r.uncertain = r.uncertain || errors.Is(err, network.ErrUncertain)
-		r.at = now.Add(r.wait)
-		r.wait = min(2*r.wait, lastRetry)
-		e.logEffect(r, "retry", err.Error())
-		e.retries = append(e.retries, r)
-		return
+	if err := e.settle(last); err != nil {
+		return err
 	}
-	switch {
-	case errors.Is(err, errNoKey):
-		res.Failure = session.NoKey
-	case errors.Is(err, errTooLate):
-		res.Failure = session.TooLate
-	case err != nil:
-		res.Failure = session.Refused
-	}
-	if err != nil {
-		res.Text = err.Error()
-		e.logEffect(r, "failed", res.Text)
-	}
-	e.step(ctx, r.c, campaign.Result{Session: r.session, Result: res})
+	return context.Cause(ctx)
 }

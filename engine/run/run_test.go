@@ -30,23 +30,26 @@ const (
 	newVersion = 0x01010000
 )
 
-// block is the same in every run; only its signature would differ, so it is made once.
-var block = func() []byte {
+// makeBlock returns a bundle with an image of that many random bytes.
+func makeBlock(size uint32, expiry uint32) []byte {
 	key, err := bundle.GenerateKey()
 	if err != nil {
 		panic(err)
 	}
-	data := make([]byte, 5000)
+	data := make([]byte, size)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range data {
 		data[i] = byte(rng.Uint32())
 	}
-	b, err := bundle.Sign(bundle.Manifest{Codec: bundle.CodecFull, KeyID: 1, Version: newVersion, Sequence: 2, NewSize: 5000}, data, key)
+	b, err := bundle.Sign(bundle.Manifest{Codec: bundle.CodecFull, KeyID: 1, Version: newVersion, Sequence: 2, NewSize: size, Expiry: expiry}, data, key)
 	if err != nil {
 		panic(err)
 	}
 	return b
-}()
+}
+
+// block is the same in every run; only its signature would differ, so it is made once.
+var block = makeBlock(5000, 0)
 
 var planned = sync.OnceValues(func() (plan.Plan, error) {
 	return plan.Make(plan.Input{Block: block, Region: airtime.EU868, DataRate: 5, Devices: 20, Matrix: fragmentation.V2})
@@ -254,13 +257,13 @@ func TestRunAborts(t *testing.T) {
 	f := newFixture(t, 1, 5)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("enough")
-	f.w.At(start.Add(2*time.Hour), "cancel", func() { cancel(why) })
+	f.w.At(start.Add(time.Hour), "cancel", func() { cancel(why) })
 	if err := f.run(t, ctx); !errors.Is(err, why) {
 		t.Errorf("Run = %v, want %v", err, why)
 	}
 	for _, c := range f.campaigns {
 		if p := c.Progress(); !strings.Contains(p.Halted, "enough") {
-			t.Errorf("campaign %s: halted %q, want the cause", c.ID(), p.Halted)
+			t.Errorf("campaign %s is %s: halted %q, want the cause", c.ID(), p.Phase, p.Halted)
 		}
 	}
 	if n := f.net.OpenGroups(); n != 0 {

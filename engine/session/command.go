@@ -24,6 +24,9 @@ func (c *Session) expiry() time.Time {
 	if c.st.Phase == PhaseAnnounce {
 		at = earliest(at, c.st.Window.Start)
 	}
+	if _, end := c.spec.Calendar.Next(c.now); !end.IsZero() {
+		at = earliest(at, end)
+	}
 	return at
 }
 
@@ -59,6 +62,10 @@ func (c *Session) send(i int, kind Command) (op uint64, expires time.Time) {
 		s.FPort = applayer.FPortDataBlock
 		s.Payload, err = datablock.AppendCommand(nil, c.ver, datablock.FragSessionStatusReq{
 			FragIndex: c.spec.FragIndex, Participants: true})
+	case CmdFragment:
+		s.FPort = applayer.FPortDataBlock
+		// From the end of the list: multicast takes from its beginning.
+		s.Payload, err = c.fragment(c.spec.Plan.Positions() - d.Tail)
 	case CmdReceived:
 		s.FPort = applayer.FPortDataBlock
 		s.Payload, err = datablock.AppendCommand(nil, c.ver, datablock.FragDataBlockReceivedAns{FragIndex: c.spec.FragIndex})
@@ -83,6 +90,7 @@ func (c *Session) send(i int, kind Command) (op uint64, expires time.Time) {
 		c.fail(i, diag.StepSetup, diag.CauseSetupTimeout, err.Error())
 		return s.Op, s.Expires
 	}
+	d.Waits = latest(d.Waits, s.Expires)
 	c.emit(s)
 	return s.Op, s.Expires
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"container/heap"
+	"fmt"
 	"time"
 
 	"github.com/sower-fuota/sower/applayer"
@@ -23,14 +24,38 @@ func (c *Session) serveAll() {
 // serve looks after one device: gives it up, sends or repeats its next command, and says when to look again.
 func (c *Session) serve(i int) {
 	d := &c.st.Devices[i]
+	before := *d
+	defer func() {
+		if *d != before {
+			c.mark(i)
+		}
+	}()
 	d.Wake = time.Time{}
 	for again := true; again; { // giving up a command may lead to the next
-		if d.Stage.final() || c.st.Phase == PhaseIdle || c.st.Phase == PhaseEnded || c.windowOpen() {
+		if c.st.Paused || c.windowOpen() {
 			return
+		}
+		switch c.st.Phase {
+		case PhaseIdle, PhaseEnded:
+			return
+		case PhaseCleanup:
+			if !d.dirty() {
+				return
+			}
+		default:
+			if d.Stage.final() {
+				return
+			}
 		}
 		d.Wake, again = c.serveOnce(i)
 	}
+	if d.Wake.IsZero() {
+		return
+	}
 	heap.Push(&c.due, dueEntry{d.Wake, i})
+	if len(c.due) > 4*len(c.st.Devices)+64 {
+		c.rebuildDue() // most entries are stale
+	}
 }
 
 // windowOpen reports whether devices listen to the group. Nothing is sent to single ones then: each such
@@ -40,8 +65,54 @@ func (c *Session) windowOpen() bool {
 }
 
 func (c *Session) serveOnce(i int) (wake time.Time, again bool) {
-	d, t := &c.st.Devices[i], &c.spec.Timing
-	wake = latest(d.LastUp, c.st.Quiet, d.RebootAt).Add(t.Silence)
+	d := &c.st.Devices[i]
+	if c.st.Phase != PhaseCleanup {
+		if wake, again = c.judge(i); again {
+			return wake, true
+		}
+	}
+	kind, at := c.want(d)
+	if kind == CmdNone {
+		d.Pending = Pending{}
+		return earliest(wake, at), false
+	}
+	p := &d.Pending
+	if p.Kind != kind {
+		*p = Pending{Kind: kind}
+	}
+	if p.Op != 0 {
+		if p.Delivered.IsZero() {
+			if c.now.Before(p.Expires) {
+				return earliest(wake, p.Expires), false
+			}
+		} else if kind == CmdFragment { // has no answer
+			d.Tail++
+			*p = Pending{}
+			return wake, true
+		} else {
+			if late := p.Delivered.Add(c.answerTime(kind)); c.now.Before(late) {
+				return earliest(wake, late), false
+			}
+			p.Attempts++
+		}
+		p.Op = 0
+	}
+	if p.Attempts >= c.spec.Limits.Attempts {
+		c.giveUp(i, kind)
+		return wake, true
+	}
+	if open, _ := c.spec.Calendar.Next(latest(c.now, d.NotBefore)); c.now.Before(open) {
+		return earliest(wake, open), false
+	}
+	op, expires := c.send(i, kind)
+	*p = Pending{Kind: kind, Op: op, Queued: c.now, Expires: expires, Attempts: p.Attempts}
+	return earliest(wake, expires), false
+}
+
+// judge gives up a device that is silent or stays too long in its stage, and returns when to judge again.
+func (c *Session) judge(i int) (wake time.Time, given bool) {
+	d := &c.st.Devices[i]
+	wake = latest(d.LastUp, c.st.Quiet, d.RebootAt).Add(c.spec.Timing.Silence)
 	if !c.now.Before(wake) {
 		c.lost(i)
 		return wake, true
@@ -62,39 +133,7 @@ func (c *Session) serveOnce(i int) (wake time.Time, again bool) {
 		}
 		wake = earliest(wake, limit.at)
 	}
-
-	kind, at := c.want(d)
-	if kind == CmdNone {
-		d.Pending = Pending{}
-		return earliest(wake, at), false
-	}
-	p := &d.Pending
-	if p.Kind != kind {
-		*p = Pending{Kind: kind}
-	}
-	if p.Op != 0 {
-		if p.Delivered.IsZero() {
-			if c.now.Before(p.Expires) {
-				return earliest(wake, p.Expires), false
-			}
-		} else {
-			if late := p.Delivered.Add(c.answerTime(kind)); c.now.Before(late) {
-				return earliest(wake, late), false
-			}
-			p.Attempts++
-		}
-		p.Op = 0
-	}
-	if p.Attempts >= c.spec.Limits.Attempts {
-		c.giveUp(i, kind)
-		return wake, true
-	}
-	if c.now.Before(d.NotBefore) {
-		return earliest(wake, d.NotBefore), false
-	}
-	op, expires := c.send(i, kind)
-	*p = Pending{Kind: kind, Op: op, Queued: c.now, Expires: expires, Attempts: p.Attempts}
-	return earliest(wake, expires), false
+	return wake, false
 }
 
 // answerTime is how long after its delivery an answer may come.
@@ -107,6 +146,15 @@ func (c *Session) answerTime(kind Command) time.Duration {
 
 // want says which command a device needs now; with CmdNone, at is when that may change by itself.
 func (c *Session) want(d *Device) (cmd Command, at time.Time) {
+	if c.st.Phase == PhaseCleanup {
+		switch {
+		case d.Frag && d.Dropped&1 == 0:
+			return CmdDropFrag, at
+		case d.Group && d.Dropped&2 == 0:
+			return CmdDropGroup, at
+		}
+		return CmdNone, at
+	}
 	if !d.DoubtUntil.IsZero() {
 		return CmdReport, at
 	}
@@ -115,7 +163,7 @@ func (c *Session) want(d *Device) (cmd Command, at time.Time) {
 		switch {
 		case d.Packages == 0:
 			return CmdPackages, at
-		case d.VersionAt.IsZero():
+		case d.VersionAt.IsZero() && !c.blind():
 			return CmdVersion, at
 		}
 		return CmdResync, at
@@ -138,12 +186,26 @@ func (c *Session) want(d *Device) (cmd Command, at time.Time) {
 		}
 	case StageReceiving:
 		return CmdStatus, at
+	case StageRepair:
+		if d.Tail < d.TailEnd {
+			return CmdFragment, at
+		}
+		return CmdStatus, at
 	case StageComplete:
+		if c.blind() {
+			return CmdNone, at
+		}
 		if d.NoImage%2 == 1 { // perhaps it is not complete after all
 			return CmdStatus, at
 		}
+		if d.NoImage%4 == 2 && !d.ReportAt.IsZero() { // perhaps it puts the update off
+			return CmdReport, at
+		}
 		return CmdImage, at
 	case StageReady:
+		if c.low(d) {
+			return CmdNone, at
+		}
 		return CmdReboot, at
 	case StageRebooting:
 		if up := d.RebootAt.Add(c.spec.Timing.Settle); c.now.Before(up) {
@@ -180,9 +242,13 @@ func (c *Session) patience(d *Device) time.Time {
 	}
 	switch d.Stage {
 	case StageComplete, StageReady:
-		return latest(d.Complete, c.st.Quiet).Add(c.spec.Timing.Ready)
+		if !d.Deferred.IsZero() {
+			return latest(d.Deferred, c.st.Quiet).Add(c.spec.Timing.Defer)
+		}
+		return c.spec.Calendar.Add(latest(d.Complete, c.st.Quiet), c.spec.Timing.Ready)
 	case StageProving:
-		return latest(d.NewAt, c.st.Quiet).Add(c.spec.Timing.Ready)
+		t := &c.spec.Timing
+		return c.spec.Calendar.Add(latest(d.NewAt, c.st.Quiet), max(t.Ready, time.Duration(c.spec.Limits.Proof+6)*t.UplinkInterval))
 	}
 	return time.Time{}
 }
@@ -191,14 +257,21 @@ func (c *Session) patience(d *Device) time.Time {
 func (c *Session) impatient(i int) {
 	d := &c.st.Devices[i]
 	switch {
-	case d.Report.Cause == diag.CauseDeferredUser || d.Report.Cause == diag.CauseDeferredBattery:
+	case c.blind():
+		c.setStage(i, StageUnproven)
+		c.dropOnce(i)
+	case c.low(d):
+		c.fail(i, diag.StepReady, diag.CauseDeferredBattery, fmt.Sprintf("battery at %d %%, the campaign asks for %d %%", d.Battery, c.spec.MinBattery))
+	case postponed(d.Report.Cause):
 		c.fail(i, d.Report.Step, d.Report.Cause, "")
 	case d.Stage == StageReady:
 		c.suspect(i, diag.StepReady, diag.CauseNotRebooted, "")
 	case d.Stage == StageComplete:
 		c.suspect(i, diag.StepVerify, diag.CauseImageInvalid, "the block is complete, but no valid image came of it")
-	case d.Further > 0 && c.confirmed(d):
+	case d.Further >= c.spec.Limits.Proof && c.confirmed(d):
 		c.setStage(i, StageUpdated)
+	case d.Resets > 0:
+		c.fail(i, diag.StepTrial, diag.CauseHealthRegressed, fmt.Sprintf("%d resets with the new version", d.Resets))
 	case d.Further > 0:
 		c.fail(i, diag.StepTrial, diag.CauseNotConfirmedYet, "runs the new version, but has not confirmed it")
 	default:
@@ -217,7 +290,7 @@ func (c *Session) lost(i int) {
 		c.fail(i, diag.StepTrial, diag.CauseSilentAfterBoot, "")
 	case StageDiscover, StageGroup, StageSession, StagePrepared, StageArmed:
 		c.fail(i, diag.StepSetup, diag.CauseNoUplink, "")
-	case StageReceiving, StageIncomplete:
+	case StageReceiving, StageIncomplete, StageRepair:
 		c.fail(i, diag.StepReceive, diag.CauseNoUplink, "")
 	default:
 		c.fail(i, diag.StepVerify, diag.CauseNoUplink, "")
@@ -228,6 +301,10 @@ func (c *Session) lost(i int) {
 func (c *Session) giveUp(i int, kind Command) {
 	d := &c.st.Devices[i]
 	d.Pending = Pending{}
+	if c.st.Phase == PhaseCleanup {
+		c.dropped(i, 3) // no more is worth trying
+		return
+	}
 	if !d.DoubtUntil.IsZero() {
 		c.fail(i, d.DoubtStep, d.DoubtCause, d.DoubtNote)
 		return
@@ -240,12 +317,17 @@ func (c *Session) giveUp(i int, kind Command) {
 	case kind == CmdResync && d.Stage == StageDiscover:
 		d.ClockAt = c.now // the announcement will show whether the clock is right
 		c.setUp(i)
+	case d.Stage == StageDiscover && c.blind():
+		d.Packages = c.ver // it is what the operator says
+		c.setUp(i)
 	case d.Stage == StageDiscover:
 		c.fail(i, diag.StepSetup, diag.CausePackagesMissing, note)
 	case kind == CmdResync:
 		c.fail(i, diag.StepSetup, diag.CauseClockOff, note)
 	case kind == CmdGroup || kind == CmdSession || kind == CmdWindow:
 		c.fail(i, diag.StepSetup, diag.CauseSetupTimeout, note)
+	case kind == CmdFragment || kind == CmdStatus && d.Stage == StageRepair:
+		c.fail(i, diag.StepReceive, diag.CauseLossExceeded, note)
 	case kind == CmdStatus && d.Stage == StageReceiving:
 		c.complete(i) // presumed; the image will prove it
 	case kind == CmdStatus:
@@ -253,10 +335,10 @@ func (c *Session) giveUp(i int, kind Command) {
 	case kind == CmdReboot:
 		c.rebooting(i, c.now) // it may have rebooted at once
 	case kind == CmdDropFrag:
-		d.Dropped |= 1
+		c.dropped(i, 1)
 		c.proven(i)
 	case kind == CmdDropGroup:
-		d.Dropped |= 2
+		c.dropped(i, 2)
 		c.proven(i)
 	case d.Stage == StageProving:
 		d.ReportAt = time.Time{} // go by what TS006 says
@@ -285,6 +367,9 @@ func (c *Session) uplink(i int, ev network.Event) {
 	}
 	if ev.At.Before(d.Joined) {
 		return
+	}
+	if r := c.spec.Raw; r != nil && r.matches(ev.FPort, ev.Payload) && (d.FragAt.IsZero() || ev.At.After(d.FragAt)) {
+		c.proveRaw(i)
 	}
 	var err error
 	switch ev.FPort {
@@ -344,7 +429,7 @@ func (c *Session) setUp(i int) {
 		return
 	}
 	switch {
-	case d.Packages == 0 || d.VersionAt.IsZero() || d.ClockAt.IsZero():
+	case d.Packages == 0 || d.VersionAt.IsZero() && !c.blind() || d.ClockAt.IsZero():
 		c.setStage(i, StageDiscover)
 	case !d.Group:
 		c.setStage(i, StageGroup)
@@ -364,6 +449,12 @@ func (c *Session) joined(i int, at time.Time) {
 	d.Joined = at
 	if at.After(d.LastUp) {
 		d.LastUp = at
+	}
+	if d.Stage == StageProving && at.After(d.NewAt) {
+		d.Further = 0
+		if d.Resets++; d.Resets > c.spec.Limits.Resets {
+			c.fail(i, diag.StepTrial, diag.CauseHealthRegressed, fmt.Sprintf("%d resets with the new version", d.Resets))
+		}
 	}
 	rebooted := d.Stage == StageReady && d.Pending.Kind == CmdReboot && !d.Pending.Delivered.IsZero()
 	d.Pending = Pending{}
@@ -438,7 +529,7 @@ func (c *Session) mcSetup(i int, at time.Time, cmd mcsetup.Command) {
 	case mcsetup.McGroupDeleteAns:
 		if ans.McGroupID == c.spec.McGroupID {
 			d.answered(CmdDropGroup)
-			d.Dropped |= 2
+			c.dropped(i, 2)
 		}
 	}
 }
@@ -471,7 +562,7 @@ func (c *Session) dataBlock(i int, at time.Time, cmd datablock.Command) {
 		if ans.FragIndex != c.spec.FragIndex || d.Stage < StageReceiving {
 			return
 		}
-		if !c.windowOpen() { // the device repeats the request
+		if !c.windowOpen() && !c.st.Paused { // the device repeats the request
 			c.send(i, CmdReceived)
 		}
 		if ans.MICError {
@@ -480,9 +571,9 @@ func (c *Session) dataBlock(i int, at time.Time, cmd datablock.Command) {
 			c.complete(i)
 		}
 	case datablock.FragSessionDeleteAns:
-		if ans.FragIndex == c.spec.FragIndex && d.Stage == StageProving {
+		if ans.FragIndex == c.spec.FragIndex && (d.Stage == StageProving || c.st.Phase == PhaseCleanup) {
 			d.answered(CmdDropFrag)
-			d.Dropped |= 1
+			c.dropped(i, 1)
 		}
 	}
 }
@@ -551,6 +642,15 @@ func (c *Session) status(i int, at time.Time, ans datablock.FragSessionStatusAns
 	case ans.NbFragReceived == 0 && sent >= 10:
 		c.fail(i, diag.StepReceive, diag.CauseKeyMismatch, "")
 	default:
+		if c.spec.Raw != nil && d.Missing == int(ans.MissingFrag) && c.st.Frames-d.Stuck >= c.need(d)+8 {
+			// Some stacks count lost data only, and go on after they have repaired it.
+			d.Presumed = true
+			c.complete(i)
+			return
+		}
+		if d.Missing != int(ans.MissingFrag) {
+			d.Stuck = c.st.Frames
+		}
 		d.Missing, d.Received = int(ans.MissingFrag), int(ans.NbFragReceived)
 		if d.Stage == StageComplete {
 			d.NoImage = 0
@@ -569,6 +669,7 @@ func (c *Session) complete(i int) {
 	if d.Stage >= StageReceiving && d.Stage < StageComplete {
 		d.Complete, d.NoImage = c.now, 0
 		c.setStage(i, StageComplete)
+		c.rawComplete(i)
 	} else if d.Stage == StageComplete && d.NoImage%2 == 1 {
 		d.NoImage++
 	}
@@ -615,11 +716,13 @@ func (c *Session) image(i int, ans fwmgmt.DevUpgradeImageAns) {
 		c.suspect(i, diag.StepReady, diag.CauseNotRebooted, "")
 	case d.Stage == StageRebooting && valid:
 		c.setStage(i, StageReady)
+		c.deferral(i, c.now)
 	case d.Stage == StageRebooting:
 		c.suspect(i, diag.StepTrial, diag.CauseReverted, "")
 	case d.Stage != StageComplete:
 	case valid:
 		c.setStage(i, StageReady)
+		c.deferral(i, c.now)
 	case ans.UpImageStatus == fwmgmt.ImageCorrupt:
 		c.suspect(i, diag.StepVerify, diag.CauseSignatureBad, "TS006: corrupt image or wrong signature")
 	case ans.UpImageStatus == fwmgmt.WrongHardware:
@@ -659,7 +762,7 @@ func (c *Session) version(i int, at time.Time, v uint32) {
 // proven ends the session for a device once nothing is left to do or to prove.
 func (c *Session) proven(i int) {
 	d := &c.st.Devices[i]
-	if d.Stage == StageProving && d.Further > 0 && d.Dropped == 3 && c.confirmed(d) && d.DoubtUntil.IsZero() {
+	if d.Stage == StageProving && d.Further >= c.spec.Limits.Proof && d.Dropped == 3 && c.confirmed(d) && d.DoubtUntil.IsZero() {
 		c.setStage(i, StageUpdated)
 	}
 }
@@ -667,6 +770,9 @@ func (c *Session) proven(i int) {
 // report takes a message of the diagnostic package.
 func (c *Session) report(i int, at time.Time, r diag.Report) {
 	d := &c.st.Devices[i]
+	if d.Stage == StageComplete && d.Pending.Kind == CmdReport && d.NoImage%4 == 2 {
+		d.NoImage += 2
+	}
 	d.answered(CmdReport)
 	if at.Before(d.ReportAt) {
 		return
@@ -680,7 +786,7 @@ func (c *Session) report(i int, at time.Time, r diag.Report) {
 		c.fail(i, r.Step, r.Cause, "")
 	case !d.DoubtUntil.IsZero():
 		d.NotBefore = c.now.Add(time.Minute)
-	case d.Stage == StageReceiving || d.Stage == StageIncomplete:
+	case d.Stage >= StageReceiving && d.Stage < StageComplete:
 		if r.Version != c.spec.Target && r.Step >= diag.StepVerify && r.Step <= diag.StepReady {
 			c.complete(i)
 		}
@@ -689,7 +795,8 @@ func (c *Session) report(i int, at time.Time, r diag.Report) {
 	case d.Stage == StageProving && !c.confirmed(d):
 		d.NotBefore = c.now.Add(min(5*time.Minute, c.spec.Timing.UplinkInterval))
 	}
-	if r.Cause == diag.CauseDeferredUser || r.Cause == diag.CauseDeferredBattery {
+	c.deferral(i, at)
+	if postponed(r.Cause) {
 		d.NotBefore = c.now.Add(c.spec.Timing.UplinkInterval)
 	}
 }
@@ -707,7 +814,7 @@ func (c *Session) appTime(i int, at time.Time, req clocksync.AppTimeReq) {
 		d.ClockWrong = false // the next announcement shows whether it has helped
 	}
 	c.setUp(i)
-	if c.spec.Capabilities.ServerAnswersClock || c.windowOpen() {
+	if c.spec.Capabilities.ServerAnswersClock || c.windowOpen() || c.st.Paused || !c.spec.Calendar.Open(c.now) {
 		return
 	}
 	off := clocksync.TimeCorrection(plan.GPSSeconds(at), req.DeviceTime)
@@ -720,6 +827,7 @@ func (c *Session) appTime(i int, at time.Time, req clocksync.AppTimeReq) {
 		return
 	}
 	c.emit(Send{Op: c.op(), Command: CmdTime, Device: d.EUI, FPort: applayer.FPortClockSync, Payload: payload, Expires: c.expiry()})
+	d.Waits = latest(d.Waits, c.expiry())
 	if d.Window == c.st.Window.Number && c.st.Phase == PhaseAnnounce && d.Window > 0 && (off < -1 || off > 1) {
 		// The window that it has confirmed was in terms of the wrong clock.
 		d.Window = 0

@@ -7,11 +7,14 @@ import (
 	"github.com/sower-fuota/sower/engine/network"
 )
 
-// Event is what a session learns: [Start], [Tick], [Heard], [Result] or [Abort].
+// Event is what a session learns: [Start], [Tick], [Heard], [Result], [Pause], [Continue], [Abort], [Withhold],
+// [Battery] or [Proven].
 type Event interface{ event() }
 
 // Start begins the session. A second one does nothing.
-type Start struct{}
+type Start struct {
+	Only []network.EUI64 // who takes part; nil: all
+}
 
 // Tick says that the time of [Session.NextWake] has come.
 type Tick struct{}
@@ -19,8 +22,33 @@ type Tick struct{}
 // Heard is an event of the network. Those of foreign devices are ignored.
 type Heard struct{ Event network.Event }
 
-// Abort ends the session: nothing more is sent, the group is closed.
+// Pause stops the session: no message is sent, what waits in queues of the network is dropped, an open receive
+// window is given up. Uplinks are still taken.
+type Pause struct{ Reason string }
+
+// Continue ends a pause. A new window is announced for those that still miss fragments.
+type Continue struct{}
+
+// Abort ends the session: what waits in queues is dropped, the group is closed on the server, and fragmentation
+// session and group are deleted on each device that is heard within [Timing.Cleanup].
 type Abort struct{ Reason string }
+
+// Withhold takes devices out of the session that have not been told to reboot yet. Those that have are watched to
+// their end.
+type Withhold struct {
+	Devices []network.EUI64 // nil: all
+	Reason  string
+}
+
+// Battery says how full the battery of a device is. Below [Spec.MinBattery] it is not told to reboot.
+type Battery struct {
+	Device  network.EUI64
+	Percent int // 0..100; -1: not known
+}
+
+// Proven says that somebody outside of the session knows that a device of a raw-block session runs what it should:
+// a tag was set.
+type Proven struct{ Device network.EUI64 }
 
 // Result reports what became of an effect.
 type Result struct {
@@ -44,14 +72,19 @@ const (
 	TooLate         // it could not be carried out before it expired
 )
 
-func (Start) event()  {}
-func (Tick) event()   {}
-func (Heard) event()  {}
-func (Abort) event()  {}
-func (Result) event() {}
+func (Start) event()    {}
+func (Tick) event()     {}
+func (Heard) event()    {}
+func (Pause) event()    {}
+func (Continue) event() {}
+func (Abort) event()    {}
+func (Withhold) event() {}
+func (Battery) event()  {}
+func (Proven) event()   {}
+func (Result) event()   {}
 
-// Effect is what the caller must do: [Send], [OpenGroup], [Broadcast], [CloseGroup] or [Record]. All but the
-// last are answered by a [Result] with their Op.
+// Effect is what the caller must do: [Send], [OpenGroup], [Broadcast], [CloseGroup], [FlushDevice], [FlushGroup] or
+// [Record]. The first four are answered by a [Result] with their Op.
 type Effect interface{ effect() }
 
 // Send asks for a unicast message.
@@ -87,21 +120,34 @@ type CloseGroup struct {
 	Group network.GroupID
 }
 
+// FlushDevice asks that the unicast messages which wait for a device be dropped, and that none of the session that
+// has not been carried out be.
+type FlushDevice struct{ Device network.EUI64 }
+
+// FlushGroup asks that the frames which wait in the queue of a group be dropped; its frame counter goes on. Where a
+// network cannot, nothing is lost: every frame expires within seconds.
+type FlushGroup struct{ Group network.GroupID }
+
 // Record is an entry for the log of the session.
 type Record struct {
-	What   string // "phase", "stage", "window", "top-up", "late", "report", "unreadable" or "halt"
+	// What is "phase", "stage", "window", "top-up", "late", "refused", "report", "unreadable", "pause", "continue",
+	// "deferred", "withhold" or "halt".
+	What   string
 	Device network.EUI64
 	Text   string
 	Stage  Stage
+	Before Stage // of a "stage": the one that was left
 	Step   diag.Step
 	Cause  diag.Cause
 }
 
-func (Send) effect()       {}
-func (OpenGroup) effect()  {}
-func (Broadcast) effect()  {}
-func (CloseGroup) effect() {}
-func (Record) effect()     {}
+func (Send) effect()        {}
+func (OpenGroup) effect()   {}
+func (Broadcast) effect()   {}
+func (CloseGroup) effect()  {}
+func (FlushDevice) effect() {}
+func (FlushGroup) effect()  {}
+func (Record) effect()      {}
 
 // Progress is a snapshot for display.
 type Progress struct {
@@ -112,12 +158,16 @@ type Progress struct {
 	Devices    int           `json:"devices"`
 	Updated    int           `json:"updated"`
 	Failed     int           `json:"failed"`
+	Unproven   int           `json:"unproven,omitempty"` // hold the block; nothing proves what they run
+	Withheld   int           `json:"withheld,omitempty"`
+	Paused     bool          `json:"paused,omitempty"`
 	M          int           `json:"data_fragments"`
 	Target     int           `json:"fragments_planned"` // so far
 	DataSent   int           `json:"data_sent"`
 	ParitySent int           `json:"parity_sent"`
 	StatusSent int           `json:"status_requests_sent"`
-	Airtime    time.Duration `json:"airtime_ns"` // per gateway
+	Refused    int           `json:"fragments_refused,omitempty"` // by gateways, after the network had accepted them
+	Airtime    time.Duration `json:"airtime_ns"`                  // per gateway
 	Window     int           `json:"window"`
 	Start      time.Time     `json:"window_start"`
 	End        time.Time     `json:"window_end"`
@@ -139,13 +189,14 @@ type Row struct {
 func (c *Session) Progress() Progress {
 	p := Progress{
 		Session: c.spec.ID, Phase: c.st.Phase, Halted: c.st.Halted, Stages: map[Stage]int{},
-		Devices: len(c.st.Devices), Updated: c.count[StageUpdated], Failed: c.count[StageFailed],
+		Devices: len(c.st.Devices) - c.count[StageAbsent], Updated: c.count[StageUpdated], Failed: c.count[StageFailed],
+		Unproven: c.count[StageUnproven], Withheld: c.count[StageWithheld], Paused: c.st.Paused, Refused: c.st.Refused,
 		M: c.spec.Plan.M, Target: c.st.Target,
 		DataSent: c.st.DataSent, ParitySent: c.st.ParitySent, StatusSent: c.st.StatusSent, Airtime: c.st.Airtime,
 		Window: c.st.Window.Number, Start: c.st.Window.Start, End: c.st.Window.End,
 	}
 	for s, n := range c.count {
-		if n > 0 {
+		if n > 0 && Stage(s) != StageAbsent {
 			p.Stages[Stage(s)] = n
 		}
 	}

@@ -49,11 +49,15 @@ type Spec struct {
 
 	// The multicast group. Address and key must be new for each session and random.
 	McAddr uint32
-	McKey  network.Key
+	McKey  network.Key `json:"-"` // kept apart from the rest, sealed
 
 	FragIndex  uint8   // of the fragmentation session, 0..3
 	McGroupID  uint8   // on the devices, 0..3
 	Descriptor [4]byte // some devices insist on a value
+
+	Raw        *Raw     // nil: a firmware session
+	MinBattery int      // per cent; a device known to have less is not told to reboot
+	Calendar   Calendar // when the session may send
 
 	Capabilities network.Capabilities
 	Timing       Timing
@@ -65,6 +69,9 @@ type Target struct {
 	EUI        network.EUI64
 	LoRaWAN11  bool
 	SessionCnt uint16 // first SessionCnt to try (v2): above all that were ever used with this device
+	Hardware   uint16 // hardware id; 0: not known
+	From       uint32 // version that it runs before; 0: not known
+	Battery    int    // per cent; 0 or -1: not known
 }
 
 // Timing holds the patience of a session. Zero values mean the defaults named here.
@@ -77,6 +84,8 @@ type Timing struct {
 	Answer         time.Duration // from delivery of a command to its answer; 20 s
 	Countdown      time.Duration // of the reboot; 30 s
 	Settle         time.Duration // from the reboot to the first question afterwards; 60 s
+	Defer          time.Duration // how long a device may put the update off; 7 days
+	Cleanup        time.Duration // after an abort, for deletions on the devices; 3 uplink intervals
 }
 
 func (t Timing) withDefaults() Timing {
@@ -93,6 +102,8 @@ func (t Timing) withDefaults() Timing {
 	def(&t.Answer, 20*time.Second)
 	def(&t.Countdown, 30*time.Second)
 	def(&t.Settle, time.Minute)
+	def(&t.Defer, 7*24*time.Hour)
+	def(&t.Cleanup, 3*t.UplinkInterval)
 	return t
 }
 
@@ -103,6 +114,12 @@ type Limits struct {
 	Windows  int // class C windows; 5
 	TopUp    int // most parity that one device is worth in a round, in fragments; 1.5 M + 20
 	Reboots  int // reboot commands to a device that keeps its image; 3
+	Proof    int // uplinks with the new version, without a reset, before a device counts as updated; 1
+	Resets   int // resets of a device with the new version before it counts as failed; 3
+	Tail     int // fragments that one device is worth by unicast, after the multicast windows; 8; -1: none
+	// Fragments is the most that the whole session sends, data and parity: the rule by which a device is worth saving.
+	// Who would need more is left behind. 0: as many as the plan provides for.
+	Fragments int
 }
 
 func (l Limits) withDefaults(m int) Limits {
@@ -116,6 +133,9 @@ func (l Limits) withDefaults(m int) Limits {
 	def(&l.Windows, 5)
 	def(&l.TopUp, m+m/2+20)
 	def(&l.Reboots, 3)
+	def(&l.Proof, 1)
+	def(&l.Resets, 3)
+	def(&l.Tail, 8)
 	return l
 }
 
@@ -136,10 +156,23 @@ func (s *Spec) validate() error {
 		return fmt.Errorf("%w: pace %s, want more than 0", ErrSpec, p.Pace)
 	case p.Matrix != fragmentation.V1 && p.Matrix != fragmentation.V2:
 		return fmt.Errorf("%w: matrix %s, devices speak v1 or v2", ErrSpec, p.Matrix)
+	case s.MinBattery < 0 || s.MinBattery > 100:
+		return fmt.Errorf("%w: minimum battery %d %%, want 0..100", ErrSpec, s.MinBattery)
+	case s.Raw != nil && (s.Raw.Proof > ProofTag || s.Raw.Offset < 0):
+		return fmt.Errorf("%w: %s and offset %d in the rule of proof", ErrSpec, s.Raw.Proof, s.Raw.Offset)
+	case s.Raw != nil && s.Raw.Proof == ProofUplink && s.Raw.FPort == 0:
+		return fmt.Errorf("%w: proof by uplink without an FPort, want 1..223", ErrSpec)
 	case p.BlockSize != len(s.Block):
 		return fmt.Errorf("%w: planned for a block of %d bytes, but it has %d", ErrSpec, p.BlockSize, len(s.Block))
 	case p.Parity < 0 || p.Parity > len(p.Indices):
 		return fmt.Errorf("%w: %d parity fragments planned, but indices for %d", ErrSpec, p.Parity, len(p.Indices))
+	}
+	if err := s.Calendar.Validate(); err != nil {
+		return fmt.Errorf("%w: %w", ErrSpec, err)
+	}
+	least := 2*p.Guard + p.AnswerWindow() + 10*p.Pace
+	if longest, ok := s.Calendar.longest(); ok && longest < 2*least {
+		return fmt.Errorf("%w: the longest maintenance window lasts %s, a receive window for some fragments takes %s", ErrSpec, longest, 2*least)
 	}
 	return nil
 }
@@ -156,6 +189,13 @@ type Session struct {
 	count [numStages]int
 	due   dueHeap
 
+	cleaning int // devices that may hold something of the session, in PhaseCleanup
+
+	// What has changed since the last call of Changes.
+	saved   Header
+	changed []int
+	marked  []bool
+
 	out []Effect // of the step that is running
 	now time.Time
 }
@@ -164,7 +204,10 @@ type Session struct {
 func New(spec Spec) (*Session, error) {
 	st := State{Devices: make([]Device, len(spec.Devices))}
 	for i, t := range spec.Devices {
-		st.Devices[i] = Device{EUI: t.EUI, SessionCnt: t.SessionCnt, Missing: -1}
+		st.Devices[i] = Device{EUI: t.EUI, SessionCnt: t.SessionCnt, Missing: -1, Battery: t.Battery}
+		if t.Battery == 0 {
+			st.Devices[i].Battery = -1
+		}
 	}
 	return Resume(spec, st)
 }
@@ -187,7 +230,8 @@ func Resume(spec Spec, st State) (*Session, error) {
 		return nil, fmt.Errorf("%w: planned for %d fragments and %d bytes of padding, the block has %d and %d",
 			ErrSpec, spec.Plan.M, spec.Plan.Padding, enc.M(), enc.Padding())
 	}
-	c := &Session{spec: spec, enc: enc, ver: spec.Plan.Version(), st: st, index: make(map[network.EUI64]int, len(st.Devices))}
+	c := &Session{spec: spec, enc: enc, ver: spec.Plan.Version(), st: st, index: make(map[network.EUI64]int, len(st.Devices)),
+		saved: st.Header, marked: make([]bool, len(st.Devices))}
 	for i := range c.st.Devices {
 		d := &c.st.Devices[i]
 		if d.EUI != spec.Devices[i].EUI {
@@ -198,6 +242,9 @@ func Resume(spec Spec, st State) (*Session, error) {
 		}
 		c.index[d.EUI] = i
 		c.count[d.Stage]++
+		if c.st.Phase == PhaseCleanup && d.dirty() {
+			c.cleaning++
+		}
 		if !d.Wake.IsZero() {
 			heap.Push(&c.due, dueEntry{d.Wake, i})
 		}
@@ -218,10 +265,50 @@ func (c *Session) State() State {
 	return st
 }
 
+// Header returns what the session remembers beside its devices.
+func (c *Session) Header() State { return State{Header: c.st.Header} }
+
+// Device returns what the session remembers of its device i.
+func (c *Session) Device(i int) Device { return c.st.Devices[i] }
+
+// Changes returns whether the header and which devices have changed since the last call, and forgets it. A new or
+// resumed session reports nothing: who made it knows its state.
+func (c *Session) Changes() (header bool, devices []int) {
+	header, devices = c.st.Header != c.saved, c.changed
+	for _, i := range devices {
+		c.marked[i] = false
+	}
+	c.saved, c.changed = c.st.Header, nil
+	return header, devices
+}
+
+// mark notes that a device may have changed.
+func (c *Session) mark(i int) {
+	if !c.marked[i] {
+		c.marked[i] = true
+		c.changed = append(c.changed, i)
+	}
+}
+
 // Has reports whether a device belongs to the session.
 func (c *Session) Has(eui network.EUI64) bool {
 	_, ok := c.index[eui]
 	return ok
+}
+
+// Spec returns what the session is to do, defaults filled in. It must not be changed.
+func (c *Session) Spec() Spec { return c.spec }
+
+// GroupID returns the group that is open; empty: none is.
+func (c *Session) GroupID() network.GroupID { return c.st.Group }
+
+// Started reports whether the session has begun.
+func (c *Session) Started() bool { return c.st.Phase != PhaseIdle }
+
+// Lookup returns the number of a device.
+func (c *Session) Lookup(eui network.EUI64) (device int, ok bool) {
+	device, ok = c.index[eui]
+	return device, ok
 }
 
 // Ended reports whether nothing is left to do.
@@ -249,4 +336,15 @@ func (h *dueHeap) Pop() any {
 	e := old[len(old)-1]
 	*h = old[:len(old)-1]
 	return e
+}
+
+// rebuildDue drops the stale entries.
+func (c *Session) rebuildDue() {
+	c.due = c.due[:0]
+	for i := range c.st.Devices {
+		if at := c.st.Devices[i].Wake; !at.IsZero() {
+			c.due = append(c.due, dueEntry{at, i})
+		}
+	}
+	heap.Init(&c.due)
 }

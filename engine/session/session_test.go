@@ -44,7 +44,10 @@ type rig struct {
 	// late, if set, says which broadcasts cannot be carried out in time.
 	late func(n int) bool
 	// resume makes the session go on from its state as JSON after each step.
-	resume bool
+	resume      bool
+	broadcasted func(n int)
+	check       func() // after each step
+	flushed     map[network.EUI64]int
 }
 
 type options struct {
@@ -120,7 +123,7 @@ func newRig(t *testing.T, o options) *rig {
 	if o.rate == 0 {
 		o.rate = 5
 	}
-	r := &rig{t: t, w: world.New(start), sent: map[int]int{}, sends: map[session.Command]int{}}
+	r := &rig{t: t, w: world.New(start), sent: map[int]int{}, sends: map[session.Command]int{}, flushed: map[network.EUI64]int{}}
 	r.net = campaigntest.New(r.w, o.seed)
 	if o.net != nil {
 		o.net(r.net)
@@ -165,6 +168,9 @@ func (r *rig) step(ev session.Event) {
 		todo = todo[1:]
 		if r.resume {
 			r.c = reborn(r.t, r.spec, r.c)
+		}
+		if r.check != nil {
+			r.check()
 		}
 		for _, e := range effects {
 			if res := r.effect(e); res != nil {
@@ -259,12 +265,22 @@ func (r *rig) effect(e session.Effect) *session.Result {
 		if err != nil {
 			r.t.Fatal(err)
 		}
+		if r.broadcasted != nil {
+			r.broadcasted(e.N)
+		}
 		return &session.Result{Op: e.Op, FCnt: fcnt}
 	case session.CloseGroup:
 		if err := r.net.CloseGroup(ctx, e.Group); err != nil {
 			r.t.Fatal(err)
 		}
 		return &session.Result{Op: e.Op}
+	case session.FlushDevice:
+		r.flushed[e.Device]++
+		if err := r.net.Flush(ctx, e.Device); err != nil {
+			r.t.Fatal(err)
+		}
+	case session.FlushGroup:
+		r.net.FlushGroup(e.Group)
 	case session.Record:
 		r.records = append(r.records, e)
 	}

@@ -20,10 +20,11 @@ const (
 	PhaseWindow
 	PhaseCollect
 	PhaseFinish
+	PhaseCleanup // after an abort: sessions and groups are being deleted on the devices
 	PhaseEnded
 )
 
-var phaseNames = [...]string{"idle", "prepare", "announce", "window", "collect", "finish", "ended"}
+var phaseNames = [...]string{"idle", "prepare", "announce", "window", "collect", "finish", "cleanup", "ended"}
 
 // String returns the name of the phase in lower case.
 func (p Phase) String() string { return name(phaseNames[:], uint8(p), "phase") }
@@ -48,17 +49,22 @@ const (
 	StageArmed                   // has confirmed the window
 	StageReceiving               // fragments were sent; what it holds is not known
 	StageIncomplete              // known to miss fragments
+	StageRepair                  // gets the rest by unicast
 	StageComplete                // holds the block; verifies and patches
 	StageReady                   // a valid image waits
 	StageRebooting               // was told to reboot
 	StageProving                 // runs the new version
 	StageUpdated                 // runs the new version and was heard again
 	StageFailed
+	StageUnproven // holds the block of a raw-block session; nothing proves what it runs
+	StageWithheld // taken out of the session
+	StageAbsent   // listed, but does not take part
 	numStages
 )
 
 var stageNames = [...]string{"discover", "group", "session", "prepared", "armed", "receiving", "incomplete",
-	"complete", "ready", "rebooting", "proving", "updated", "failed"}
+	"repair",
+	"complete", "ready", "rebooting", "proving", "updated", "failed", "unproven", "withheld", "absent"}
 
 // String returns the name of the stage in lower case.
 func (s Stage) String() string { return name(stageNames[:], uint8(s), "stage") }
@@ -98,14 +104,24 @@ func parse(names []string, b []byte, what string, out *uint8) error {
 }
 
 // final reports whether the stage is never left.
-func (s Stage) final() bool { return s == StageUpdated || s == StageFailed }
+func (s Stage) final() bool { return s >= StageUpdated }
 
 // State is all that a session remembers.
 type State struct {
+	Header
+	Devices []Device
+}
+
+// Header is what a session remembers beside its devices.
+type Header struct {
 	Phase   Phase
 	Halted  string // why the session stopped before its end; empty: it did not
 	Group   network.GroupID
 	Opening bool // the group has been asked for
+
+	Paused   bool
+	PausedAt time.Time
+	Deadline time.Time // of the clean-up
 
 	Started time.Time
 	Quiet   time.Time // until then devices had a reason to be silent
@@ -122,9 +138,20 @@ type State struct {
 	Frames int // fragments sent, repetitions included
 
 	DataSent, ParitySent, StatusSent int
+	Refused                          int           // by gateways, after the network had accepted them
 	Airtime                          time.Duration // per gateway
 
-	Devices []Device
+	Sent [recent]Frame // the last fragments, by frame counter modulo their number
+}
+
+// recent is for how many fragments a session can tell which one a report of a gateway is about.
+const recent = 32
+
+// Frame is a fragment that was handed to the network.
+type Frame struct {
+	FCnt     uint32
+	Position int // 0: none
+	Refusals int // by so many gateways
 }
 
 // Window is a class C window. All devices have the same.
@@ -140,6 +167,7 @@ type Window struct {
 type Air struct {
 	Step     AirStep
 	Next     time.Time // when to act next; zero: a result is awaited
+	Rest     time.Time // no fragment before, because a gateway has refused one
 	Op       uint64    // broadcast under way; 0: none
 	Sending  int       // its position; 0: a status request
 	Asked    int       // status requests sent in this round
@@ -195,15 +223,22 @@ type Device struct {
 
 	Missing  int  // fragments; -1: not known
 	Received int  // as the device counts
-	Presumed bool // taken as complete although it said that it misses one
+	Presumed bool // taken as complete although it has not said so
+	Stuck    int  // fragments that had been sent when Missing took its value
 	NoImage  int  // answers "no image" since it was complete
+
+	Battery  int       // per cent; -1: not known
+	Deferred time.Time // since when it puts the update off, or its battery is too low; zero: it does not
+	Tail     int       // fragments sent to it by unicast
+	TailEnd  int       // of them so many are planned
 
 	Complete time.Time // since when it holds the block
 	RebootAt time.Time
 	Reboots  int
 	OldSeen  bool      // after the reboot it still ran the old version
 	NewAt    time.Time // first proof of the new version
-	Further  int       // uplinks since
+	Further  int       // uplinks since, without a reset
+	Resets   int       // joins since
 	Dropped  int       // clean-up: 1 session, 2 group, 3 both
 
 	// Doubt is a cause that is not final yet: the device may still name a better one.
@@ -213,6 +248,7 @@ type Device struct {
 	DoubtUntil time.Time // zero: no doubt
 
 	Pending   Pending
+	Waits     time.Time // until then something may wait for it in the network
 	NotBefore time.Time // no new command before
 	Wake      time.Time // when Step must look at the device again
 }
@@ -249,11 +285,12 @@ const (
 	CmdDropGroup         // TS005 McGroupDeleteReq
 	CmdTime              // TS003 AppTimeAns
 	CmdReceived          // TS004 FragDataBlockReceivedAns
+	CmdFragment          // TS004 DataFragment, by unicast
 )
 
 var commandNames = [...]string{"none", "PackageVersionReq", "DevVersionReq", "McGroupSetupReq", "FragSessionSetupReq",
 	"McClassCSessionReq", "ForceDeviceResyncCmd", "FragSessionStatusReq", "DevUpgradeImageReq", "DevRebootCountdownReq",
-	"ReportReq", "FragSessionDeleteReq", "McGroupDeleteReq", "AppTimeAns", "FragDataBlockReceivedAns"}
+	"ReportReq", "FragSessionDeleteReq", "McGroupDeleteReq", "AppTimeAns", "FragDataBlockReceivedAns", "DataFragment"}
 
 // String returns the name of the command in its specification.
 func (c Command) String() string { return name(commandNames[:], uint8(c), "command") }

@@ -15,11 +15,27 @@ func (c *Session) Step(now time.Time, ev Event) []Effect {
 	c.now, c.out = now, nil
 	switch ev := ev.(type) {
 	case Start:
-		c.start()
+		c.start(ev.Only)
 	case Heard:
-		c.heard(ev.Event)
+		if ev.Event.Group != "" {
+			c.frame(ev.Event)
+		} else {
+			c.heard(ev.Event)
+		}
 	case Result:
 		c.result(ev)
+	case Pause:
+		c.pause(ev.Reason)
+	case Continue:
+		c.resume()
+	case Withhold:
+		c.withhold(ev)
+	case Battery:
+		c.battery(ev)
+	case Proven:
+		if i, ok := c.index[ev.Device]; ok {
+			c.proveRaw(i)
+		}
 	case Abort:
 		c.halt("aborted: " + ev.Reason)
 	case Tick:
@@ -38,7 +54,7 @@ func (c *Session) Step(now time.Time, ev Event) []Effect {
 // means at once.
 func (c *Session) NextWake() time.Time {
 	var at time.Time
-	if c.st.Phase == PhaseEnded || c.st.Phase == PhaseIdle {
+	if c.st.Phase == PhaseEnded || c.st.Phase == PhaseIdle || c.st.Paused {
 		return at
 	}
 	for len(c.due) > 0 && !c.st.Devices[c.due[0].dev].Wake.Equal(c.due[0].at) {
@@ -50,7 +66,7 @@ func (c *Session) NextWake() time.Time {
 	switch c.st.Phase {
 	case PhasePrepare:
 		if c.unready() > 0 { // otherwise the group is awaited
-			at = earliest(at, c.st.Started.Add(c.spec.Timing.Prepare))
+			at = earliest(at, c.prepared())
 		}
 	case PhaseAnnounce:
 		at = earliest(at, c.opens())
@@ -58,6 +74,8 @@ func (c *Session) NextWake() time.Time {
 		if c.st.Air.Op == 0 {
 			at = earliest(at, c.st.Air.Next)
 		}
+	case PhaseCleanup:
+		at = earliest(at, c.st.Deadline)
 	}
 	return at
 }
@@ -69,20 +87,43 @@ func (c *Session) op() uint64 {
 	return c.st.Op
 }
 
-func (c *Session) start() {
+func (c *Session) start(only []network.EUI64) {
 	if c.st.Phase != PhaseIdle {
 		return
 	}
+	if only != nil {
+		in := make(map[network.EUI64]bool, len(only))
+		for _, eui := range only {
+			in[eui] = true
+		}
+		for i := range c.st.Devices {
+			if !in[c.st.Devices[i].EUI] && !c.st.Devices[i].Stage.final() {
+				c.setStage(i, StageAbsent)
+			}
+		}
+	}
 	c.st.Started, c.st.Quiet = c.now, c.now
 	c.st.Next, c.st.Target = 1, c.spec.Plan.M+c.spec.Plan.Parity
-	c.setPhase(PhasePrepare)
-	key := [16]byte(c.spec.McKey)
-	eui := make([]network.EUI64, len(c.st.Devices))
-	for i := range eui {
-		eui[i] = c.st.Devices[i].EUI
+	if c.final() == len(c.st.Devices) { // all were withheld
+		c.end()
+		return
 	}
+	c.setPhase(PhasePrepare)
 	c.st.Opening = true
-	c.emit(OpenGroup{Op: c.op(), Group: network.Group{
+	c.emit(OpenGroup{Op: c.op(), Group: c.Group()})
+	c.serveAll()
+}
+
+// Group returns the multicast group that the session opens. It holds keys.
+func (c *Session) Group() network.Group {
+	key := [16]byte(c.spec.McKey)
+	eui := make([]network.EUI64, 0, len(c.st.Devices))
+	for i := range c.st.Devices {
+		if d := &c.st.Devices[i]; d.Stage != StageAbsent && d.Stage != StageWithheld {
+			eui = append(eui, d.EUI)
+		}
+	}
+	return network.Group{
 		Name:        "sower-" + c.spec.ID,
 		Application: c.spec.Application,
 		McAddr:      c.spec.McAddr,
@@ -93,18 +134,16 @@ func (c *Session) start() {
 		Frequency:   c.spec.Plan.Frequency,
 		Gateways:    c.spec.Gateways,
 		Devices:     eui,
-	}})
-	c.serveAll()
+	}
 }
 
 func (c *Session) result(r Result) {
 	switch {
+	case c.st.Opening && r.Group != "" && (c.st.Phase == PhaseCleanup || c.st.Phase == PhaseEnded):
+		// A group that opened late must not stay.
+		c.st.Opening = false
+		c.emit(CloseGroup{Op: c.op(), Group: r.Group})
 	case c.st.Phase == PhaseEnded:
-		// An effect that was under way when the session ended; a group that opened late must not stay.
-		if c.st.Opening && r.Group != "" {
-			c.st.Opening = false
-			c.emit(CloseGroup{Op: c.op(), Group: r.Group})
-		}
 	case c.st.Opening && r.Device == (network.EUI64{}) && c.st.Air.Op != r.Op:
 		c.st.Opening = false
 		if r.Failure != Success {
@@ -120,6 +159,7 @@ func (c *Session) result(r Result) {
 			return
 		}
 		d := &c.st.Devices[i]
+		c.mark(i)
 		switch r.Failure {
 		case Success:
 			d.Pending.Message = r.Message
@@ -137,10 +177,18 @@ func (c *Session) result(r Result) {
 
 func (c *Session) heard(ev network.Event) {
 	i, ok := c.index[ev.Device]
-	if !ok || c.st.Phase == PhaseIdle || c.st.Phase == PhaseEnded || c.st.Devices[i].Stage.final() {
+	if !ok || c.st.Phase == PhaseIdle {
+		return
+	}
+	if c.st.Phase == PhaseEnded || c.st.Devices[i].Stage.final() && c.st.Phase != PhaseCleanup {
+		if d := &c.st.Devices[i]; ev.Kind == network.EventUplink && ev.At.After(d.LastUp) {
+			c.mark(i)
+			d.LastUp = ev.At
+		}
 		return
 	}
 	d := &c.st.Devices[i]
+	c.mark(i)
 	switch ev.Kind {
 	case network.EventUplink:
 		c.uplink(i, ev)
@@ -172,7 +220,9 @@ func (c *Session) setStage(i int, s Stage) {
 	if d.Stage == s {
 		return
 	}
+	c.mark(i)
 	c.count[d.Stage]--
+	before := d.Stage
 	d.Stage = s
 	c.count[s]++
 	d.NotBefore = time.Time{}
@@ -180,7 +230,7 @@ func (c *Session) setStage(i int, s Stage) {
 	if s == StageFailed {
 		step = d.Step
 	}
-	c.emit(Record{What: "stage", Device: d.EUI, Stage: s, Step: step, Cause: d.Cause, Text: d.Note})
+	c.emit(Record{What: "stage", Device: d.EUI, Stage: s, Before: before, Step: step, Cause: d.Cause, Text: d.Note})
 }
 
 // fail ends the session for one device.
@@ -189,23 +239,14 @@ func (c *Session) fail(i int, step diag.Step, cause diag.Cause, note string) {
 	if d.Stage.final() {
 		return
 	}
+	c.mark(i)
 	if cause > diag.CauseRefused && c.reported(d) {
 		step, cause = d.Report.Step, d.Report.Cause
 	}
 	d.Step, d.Cause, d.Note = step, cause, note
 	d.DoubtUntil = time.Time{}
 	c.setStage(i, StageFailed)
-	// Best effort: whoever is still reachable shall not keep the keys of a dead group. In a window its
-	// downlinks would cost others a fragment.
-	if !c.windowOpen() && !d.LastUp.IsZero() {
-		if d.Frag {
-			c.send(i, CmdDropFrag)
-		}
-		if d.Group {
-			c.send(i, CmdDropGroup)
-		}
-	}
-	d.Pending = Pending{}
+	c.dropOnce(i)
 }
 
 // suspect ends the session for one device unless the device itself names a better cause soon.
@@ -231,30 +272,15 @@ func (c *Session) reported(d *Device) bool {
 // stopped reports whether a cause that a device reports ends the update there.
 func stopped(cause diag.Cause) bool {
 	switch cause {
-	case diag.CauseOK, diag.CauseFlashDecay, diag.CauseSessionReplay, diag.CauseNoSession,
-		diag.CauseDeferredUser, diag.CauseDeferredBattery:
+	case diag.CauseOK, diag.CauseFlashDecay, diag.CauseSessionReplay, diag.CauseNoSession:
 		return false
 	}
-	return cause < 64 // from 64 on they are the engine's own
+	return cause < 64 && !postponed(cause) // from 64 on they are the engine's own
 }
 
-// halt stops the session as a whole.
-func (c *Session) halt(why string) {
-	if c.st.Phase == PhaseEnded {
-		return
-	}
-	c.st.Halted = why
-	c.emit(Record{What: "halt", Text: why})
-	c.end()
-}
-
-func (c *Session) end() {
-	c.setPhase(PhaseEnded)
-	c.due = nil
-	if c.st.Group != "" {
-		c.emit(CloseGroup{Op: c.op(), Group: c.st.Group})
-		c.st.Group = ""
-	}
+// postponed reports whether a cause says that the update waits for somebody or something.
+func postponed(cause diag.Cause) bool {
+	return cause == diag.CauseDeferredUser || cause == diag.CauseDeferredBattery
 }
 
 func earliest(a, b time.Time) time.Time {

@@ -11,15 +11,22 @@ import (
 	"github.com/sower-fuota/sower/fragmentation"
 )
 
-// asks is how often a multicast status request is repeated: those that lose one of them may hear the other.
-const asks = 2
+// asks is how many multicast status requests in a row must stay without an answer that is worth anything before
+// silence means that all are complete: those that lose one of them may hear another.
+const asks = 3
+
+// fewest is for how many devices a window is not worth while when unicast would do.
+const fewest = 3
+
+// tailExtra is what a random code needs on the average beyond what is missing.
+const tailExtra = 2
 
 // canaryMin is how many listeners make the silence of all of them unlikely to be chance.
 const canaryMin = 5
 
 // advance moves the session as a whole as far as it goes now.
 func (c *Session) advance() {
-	for {
+	for !c.st.Paused {
 		before, number := c.st.Phase, c.st.Window.Number
 		switch c.st.Phase {
 		case PhasePrepare:
@@ -35,16 +42,30 @@ func (c *Session) advance() {
 				c.decide()
 			}
 		case PhaseFinish:
-			if c.count[StageUpdated]+c.count[StageFailed] == len(c.st.Devices) {
+			if c.final() == len(c.st.Devices) {
 				c.end()
 			} else if c.count[StageIncomplete]+c.count[StagePrepared] > 0 {
 				c.decide()
+			}
+		case PhaseCleanup:
+			if c.cleaning == 0 || !c.now.Before(c.st.Deadline) {
+				c.end()
 			}
 		}
 		if c.st.Phase == before && c.st.Window.Number == number {
 			return
 		}
 	}
+}
+
+// final counts the devices that the session has done with.
+func (c *Session) final() int {
+	return c.count[StageUpdated] + c.count[StageFailed] + c.count[StageUnproven] + c.count[StageWithheld] + c.count[StageAbsent]
+}
+
+// prepared is when the set-up ends, done or not.
+func (c *Session) prepared() time.Time {
+	return c.spec.Calendar.Add(c.st.Started, c.spec.Timing.Prepare)
 }
 
 // unready counts the devices whose set-up is not done.
@@ -54,7 +75,7 @@ func (c *Session) unready() int {
 
 func (c *Session) advancePrepare() {
 	if c.unready() > 0 {
-		if c.now.Before(c.st.Started.Add(c.spec.Timing.Prepare)) {
+		if c.now.Before(c.prepared()) {
 			return
 		}
 		for i := range c.st.Devices {
@@ -94,17 +115,39 @@ func (c *Session) announce() {
 	w.Number++
 	w.Announced = c.now
 	// Whoever did not confirm in time gets more time with each window.
-	w.Start = c.now.Add(time.Duration(1+c.st.Repairs) * c.spec.Timing.Lead).Truncate(time.Second).Add(time.Second)
+	w.Start = c.spec.Calendar.Add(c.now, time.Duration(1+c.st.Repairs)*c.spec.Timing.Lead).Truncate(time.Second).Add(time.Second)
 	frames := c.st.Target - c.st.Next + 1
 	if c.st.Resend > 0 {
 		frames += c.spec.Plan.M - c.st.Resend + 1
 	}
-	w.TimeOut, _ = c.spec.Plan.Window(frames+frames/4+2*asks+10, 3)
+	w.TimeOut, _ = c.spec.Plan.Window(frames+frames/4+2*asks+10, 3+asks)
+	c.intoCalendar(w)
 	w.End = w.Start.Add(time.Second << w.TimeOut)
 	c.setPhase(PhaseAnnounce)
 	c.emit(Record{What: "window", Text: fmt.Sprintf("number %d, starts %s, lasts %s, %d fragments to send",
 		w.Number, w.Start.UTC().Format(time.RFC3339), w.End.Sub(w.Start), frames)})
 	c.serveAll()
+}
+
+// intoCalendar moves and shortens a window so that it lies within what the calendar allows.
+func (c *Session) intoCalendar(w *Window) {
+	start, end := c.spec.Calendar.Next(w.Start)
+	if end.IsZero() {
+		return
+	}
+	if want := time.Second << w.TimeOut; end.Sub(start)-time.Second < want {
+		// A fresh start has more room than what is left of this one.
+		if s, e := c.spec.Calendar.Next(end); e.Sub(s) > end.Sub(start) {
+			start, end = s, e
+		}
+	}
+	w.Start = start
+	if s := start.Truncate(time.Second); s.Before(start) {
+		w.Start = s.Add(time.Second)
+	}
+	for w.TimeOut > 0 && w.Start.Add(time.Second<<w.TimeOut).After(end) {
+		w.TimeOut--
+	}
 }
 
 // openWindow begins to send to the devices that have confirmed the window.
@@ -138,6 +181,10 @@ func (c *Session) openWindow() {
 func (c *Session) advanceAir() {
 	a := &c.st.Air
 	for c.st.Phase == PhaseWindow && a.Op == 0 && !c.now.Before(a.Next) {
+		if c.count[StageReceiving]+c.count[StageIncomplete] == 0 {
+			c.closeWindow() // nobody is left to send to
+			return
+		}
 		switch a.Step {
 		case AirCanary:
 			c.broadcast(0, true)
@@ -168,14 +215,16 @@ func (c *Session) advanceAir() {
 				a.Step, a.Asked = AirAsk, 0
 			case !c.fits(c.spec.Plan.FragmentToA):
 				c.closeWindow()
+			case c.now.Before(a.Rest):
+				a.Next = a.Rest
 			case c.st.Resend > 0:
 				c.broadcast(c.st.Resend, false)
 			default:
 				c.broadcast(c.st.Next, false)
 			}
 		case AirAsk:
-			if a.Asked == asks || !c.fits(c.spec.Plan.StatusToA) {
-				a.Step, a.Next = AirListen, c.now.Add(c.spec.Plan.AnswerWindow())
+			if !c.fits(c.spec.Plan.StatusToA) {
+				c.closeWindow()
 				break
 			}
 			c.broadcast(0, false)
@@ -202,11 +251,7 @@ func (c *Session) broadcast(position int, participants bool) {
 	var err error
 	n := c.spec.Plan.Fragment(position)
 	if position > 0 {
-		payload, err = c.enc.Fragment(make([]byte, 0, c.spec.Plan.FragSize), n)
-		if err == nil {
-			payload, err = datablock.AppendCommand(nil, c.ver, datablock.DataFragment{
-				FragIndex: c.spec.FragIndex, N: uint16(n), Data: payload})
-		}
+		payload, err = c.fragment(position)
 	} else {
 		payload, err = datablock.AppendCommand(nil, c.ver, datablock.FragSessionStatusReq{
 			FragIndex: c.spec.FragIndex, Participants: participants})
@@ -222,6 +267,16 @@ func (c *Session) broadcast(position int, participants bool) {
 		Expires: earliest(c.now.Add(max(2*c.spec.Plan.Pace, 10*time.Second)), c.st.Window.End)}})
 }
 
+// fragment is the message with the fragment in that position.
+func (c *Session) fragment(position int) ([]byte, error) {
+	n := c.spec.Plan.Fragment(position)
+	data, err := c.enc.Fragment(make([]byte, 0, c.spec.Plan.FragSize), n)
+	if err != nil {
+		return nil, err
+	}
+	return datablock.AppendCommand(nil, c.ver, datablock.DataFragment{FragIndex: c.spec.FragIndex, N: uint16(n), Data: data})
+}
+
 // broadcasted takes the result of the broadcast under way.
 func (c *Session) broadcasted(r Result) {
 	a := &c.st.Air
@@ -234,6 +289,7 @@ func (c *Session) broadcasted(r Result) {
 			return
 		}
 		a.LastFCnt, a.Counted = r.FCnt, true
+		c.st.Sent[r.FCnt%recent] = Frame{FCnt: r.FCnt, Position: n}
 	case TooLate:
 		// The fragment counts as lost; parity makes up for it.
 		c.emit(Record{What: "late", Text: fmt.Sprintf("fragment %d: %s", c.spec.Plan.Fragment(n), r.Text)})
@@ -274,11 +330,12 @@ func (c *Session) broadcasted(r Result) {
 		a.Step, a.Next = AirCanaryListen, c.now.Add(c.spec.Plan.AnswerWindow())
 		a.Asked++
 	case AirAsk:
+		a.Step, a.Next = AirListen, c.now.Add(c.spec.Plan.AnswerWindow())
 		a.Asked++
 	}
 }
 
-// topUp ends a status round: more parity, or the end of the window.
+// topUp ends a status round: more parity, another question, or the end of the window.
 func (c *Session) topUp() {
 	a, p := &c.st.Air, c.spec.Plan
 	most, missing := 0, 0
@@ -288,16 +345,28 @@ func (c *Session) topUp() {
 			continue
 		}
 		missing++
-		if x := c.need(d); c.worth(x) {
-			most = max(most, x)
+		if c.worth(d) {
+			most = max(most, c.need(d))
 		}
 	}
-	a.Round++
 	room := int((c.st.Window.End.Sub(c.now)-p.Guard-p.AnswerWindow())/p.Pace) - asks
-	if most = min(most, room); most <= 0 || a.Round >= c.spec.Limits.Rounds {
+	switch {
+	case c.st.Next <= c.st.Target: // for fragments that gateways have refused
+		a.Step, a.Next = AirSend, c.now
+		return
+	case most == 0 && a.Asked < asks:
+		a.Step, a.Next = AirAsk, c.now
+		return
+	case most == 0:
+		c.presume()
+		c.closeWindow()
+		return
+	case room <= 0 || a.Round >= c.spec.Limits.Rounds:
 		c.closeWindow()
 		return
 	}
+	most = min(most, room)
+	a.Round++
 	c.st.Target = c.st.Next - 1 + most
 	c.emit(Record{What: "top-up", Text: fmt.Sprintf("%d more parity fragments, because %d devices miss some", most, missing)})
 	for i := range c.st.Devices {
@@ -306,11 +375,33 @@ func (c *Session) topUp() {
 			c.setStage(i, StageReceiving)
 		}
 	}
-	a.Step, a.Next = AirSend, c.now
+	a.Step, a.Next, a.Asked = AirSend, c.now, 0
 }
 
-// need is how much parity a device needs.
+// presume takes the silence of those that never missed anything as complete: their image will prove it. Who has
+// once missed something, or runs a stack that keeps silent for other reasons, is asked.
+func (c *Session) presume() {
+	if c.blind() {
+		return
+	}
+	for i := range c.st.Devices {
+		if d := &c.st.Devices[i]; c.listens(i) && d.Stage == StageReceiving && d.Missing <= 0 && !c.left(d) {
+			c.complete(i)
+		}
+	}
+}
+
+// need is how much parity to send for a device now. A large need is met cautiously, because its estimate is rough and
+// another round follows; a small one is met with a margin that saves the round.
 func (c *Session) need(d *Device) int {
+	if d.Missing > 16 {
+		return c.needed(d, -0.5)
+	}
+	return c.needed(d, 1)
+}
+
+// needed is how much parity completes a device with a probability of so many standard deviations.
+func (c *Session) needed(d *Device, sigmas float64) int {
 	missing, received, sent := d.Missing, d.Received, c.st.Frames-d.ArmedFrom
 	if received <= 0 || received > sent || c.left(d) {
 		received, sent = 80, 100 // nothing to go by: it was not there all the time, or counts as it likes
@@ -318,27 +409,24 @@ func (c *Session) need(d *Device) int {
 	if missing == 255 {
 		missing = max(missing, c.spec.Plan.M-d.Received)
 	}
-	return fragmentation.TopUp(missing, received, sent, 1)
+	return fragmentation.TopUp(missing, received, sent, sigmas)
 }
 
 // fresh reports whether a device has missed the data pass altogether. Parity alone would be no help: it asks
 // for a matrix row per fragment, and where the weight of all rows is even it never suffices.
 func (d *Device) fresh() bool { return d.Armed == 0 }
 
-func (c *Session) worth(need int) bool {
-	return need <= c.spec.Limits.TopUp && c.st.Next-1+need <= c.spec.Plan.Positions()
+// worth reports whether a device is worth the parity that it is likely to need, and perhaps a little more.
+func (c *Session) worth(d *Device) bool {
+	need, l := c.needed(d, 1), &c.spec.Limits
+	return need <= l.TopUp && c.st.Next-1+need <= c.spec.Plan.Positions() && (l.Fragments == 0 || c.st.Frames+need <= l.Fragments)
 }
 
 func (c *Session) closeWindow() {
 	c.st.Quiet = c.st.Window.End // devices keep quiet as long as they listen
 	c.st.Air.Step, c.st.Air.Next = AirIdle, time.Time{}
 	if (c.st.Resend > 0 || c.st.Next <= c.st.Target) && c.count[StageReceiving]+c.count[StageIncomplete] > 0 {
-		// The window was too short for the rest: everybody goes on in the next one.
-		for i := range c.st.Devices {
-			if c.st.Devices[i].Stage == StageReceiving {
-				c.setStage(i, StagePrepared)
-			}
-		}
+		c.regroup() // the window was too short for the rest: everybody goes on in the next one
 		if c.st.Next > c.spec.Plan.M {
 			c.st.Repairs++
 		}
@@ -349,9 +437,11 @@ func (c *Session) closeWindow() {
 	c.serveAll()
 }
 
-// decide plans another window for the devices that are worth it, or goes to the end.
+// decide plans another window for the devices that are worth it, lets single ones have the rest by unicast, or goes
+// to the end.
 func (c *Session) decide() {
 	most, again := 0, false
+	var few []int // those whom unicast would serve
 	for i := range c.st.Devices {
 		d := &c.st.Devices[i]
 		if !c.joins(d) || !d.DoubtUntil.IsZero() {
@@ -359,15 +449,23 @@ func (c *Session) decide() {
 		}
 		x, repeat := 0, 0
 		if d.fresh() {
-			x, repeat = max(c.spec.Plan.Parity, 1), c.spec.Plan.M
+			// What else it needs, status answers will show.
+			x, repeat = max(min(c.spec.Plan.Parity, c.spec.Plan.M/8), 1), c.spec.Plan.M
 		} else {
 			x = max(c.need(d), 1)
 		}
-		if c.worth(x) && x+repeat <= c.spec.Limits.TopUp && c.st.Repairs+1 < c.spec.Limits.Windows {
-			most, again = max(most, x), again || d.fresh()
+		tail := c.tail(d) > 0
+		if (d.fresh() || c.worth(d)) && x+repeat <= c.spec.Limits.TopUp && c.st.Repairs+1 < c.spec.Limits.Windows {
+			if tail {
+				few = append(few, i)
+			} else {
+				most, again = max(most, x), again || d.fresh()
+			}
 			continue
 		}
 		switch {
+		case tail:
+			c.repair(i)
 		case d.Stage == StageIncomplete || d.Armed > 0:
 			c.fail(i, diag.StepReceive, diag.CauseLossExceeded, c.fragments(max(d.Missing, 0)))
 		case d.ClockWrong:
@@ -378,6 +476,14 @@ func (c *Session) decide() {
 			c.fail(i, diag.StepSetup, diag.CauseNoUplink, "")
 		default:
 			c.fail(i, diag.StepSetup, diag.CauseSetupTimeout, "did not confirm the receive window")
+		}
+	}
+	// Unicast is for the last ones: a window is needed for others anyway, or serves them better together.
+	for _, i := range few {
+		if most == 0 && len(few) <= fewest {
+			c.repair(i)
+		} else {
+			most = max(most, c.need(&c.st.Devices[i]), 1)
 		}
 	}
 	if most > 0 {
@@ -393,4 +499,21 @@ func (c *Session) decide() {
 		c.setPhase(PhaseFinish)
 		c.serveAll()
 	}
+}
+
+// tail is how many fragments a device would get by unicast; 0: it is not served so. What is lost of them, a status
+// answer will show.
+func (c *Session) tail(d *Device) int {
+	if x := d.Missing + tailExtra; d.Stage == StageIncomplete && d.Frag && d.Missing > 0 && d.Tail+x <= c.spec.Limits.Tail {
+		return x
+	}
+	return 0
+}
+
+// repair sends a device the rest by unicast.
+func (c *Session) repair(i int) {
+	d := &c.st.Devices[i]
+	d.TailEnd = d.Tail + c.tail(d)
+	c.setStage(i, StageRepair)
+	c.serve(i)
 }

@@ -4,9 +4,7 @@ package store
 
 import (
 	_ "connectrpc.com/connect"
-	_ "github.com/pressly/goose/v3"
 	_ "github.com/prometheus/client_golang/prometheus/promhttp"
 	_ "gonum.org/v1/plot/plotter"
 	_ "gonum.org/v1/plot/vg/vgimg"
-	_ "modernc.org/sqlite"
 )

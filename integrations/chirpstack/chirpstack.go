@@ -1,17 +1,24 @@
-// Package chirpstack lets the engine use a ChirpStack v4 server (4.12 or later) as a [network.Network]: its
-// gRPC API for devices, keys, queues and multicast groups, its MQTT integration in JSON for events.
+// Package chirpstack lets the engine use a ChirpStack v4 server (4.12 or a later 4.x) as a [network.Network]: its
+// gRPC API for devices, keys, queues and multicast groups; its MQTT or HTTP integration, in JSON or protobuf, for
+// events; its gateway topics, if they can be read, for the fate of multicast frames.
 //
 // ChirpStack accepts many requests that it will never carry out, and says nothing. The package refuses these
-// itself: a group without gateways, a gateway that is offline, a payload that the data rate does not carry,
-// an unknown data rate, a broadcast without expiry. It does not pace: that is the campaign's business, and
-// ChirpStack's own spacing of class C multicast only applies to messages that wait in its queue together.
+// itself: a group without gateways, a gateway that is offline or has no region, a payload that the data rate does
+// not carry, an unknown data rate, a broadcast without expiry. Nor does ChirpStack pace: it spaces only what waits
+// in its queue together, and after an outage sends all that waits at once. Therefore no more than Config.Queue
+// frames of a group wait there; beyond that [Network.Broadcast] answers [network.Busy] and the campaign, which
+// paces, comes again.
 //
-// Not covered: the fate of single multicast frames, for which ChirpStack has no event; class B; events by HTTP.
+// Not covered: GPS_TIME scheduling of class C, which hands frames over when their time has come; ChirpStack's own
+// FUOTA deployments; the counters and drops of unicast messages that devices with a join server of their own
+// encrypt end to end.
 package chirpstack
 
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,18 +29,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/chirpstack/chirpstack/api/go/v4/api"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/engine/network"
 )
-
-// pageSize is how many items a list request asks for.
-const pageSize = 200
 
 // Config says how to reach a server. Zero values mean the defaults named here.
 type Config struct {
@@ -51,9 +53,23 @@ type Config struct {
 	// Topic is the pattern of the event topics with the application id for %s.
 	// "application/%s/device/+/event/+"
 	Topic string
+	// Share is the name of a shared subscription (MQTT 5, section 4.8.2): engines that share it and have client
+	// ids of their own get a part of the events each. Empty: one engine gets all.
+	Share string
 	// Watch leaves no session at the broker: for those who listen beside a running engine. What happens while
 	// they are away is lost to them.
 	Watch bool
+	// Webhook brings the events in place of MQTT.
+	Webhook *Webhook
+	// GatewayTopics is the topic prefix of the region, such as "eu868", under which gateways and server speak to
+	// each other at the broker of MQTT: if it is set, every frame of a group has its fate reported. The user of
+	// the broker needs the right to read GatewayTopics/gateway/+/command/down and .../event/ack.
+	GatewayTopics string
+
+	// Queue is how many frames of a group may wait at the server; 2. Broadcast refuses more with network.Busy.
+	Queue int
+	// Keys has root keys that the server does not have or that are to be used in their place; may be nil.
+	Keys KeySource
 
 	Timeout time.Duration // of one call and of the MQTT connection; 10 s
 	Log     *slog.Logger  // for what is not the engine's business; nowhere
@@ -68,9 +84,10 @@ type Network struct {
 	name string // of the server, for error texts
 
 	mu       sync.Mutex
-	profiles map[string]profile        // by id
-	devices  map[network.EUI64]string  // profile id
-	groups   map[network.GroupID]group // opened here
+	profiles map[string]profile       // by id
+	devices  map[network.EUI64]string // profile id
+	tenants  map[string]string        // of applications
+	groups   map[network.GroupID]*group
 
 	enqueue sync.Mutex // ChirpStack on SQLite fails concurrent enqueues
 }
@@ -82,11 +99,6 @@ type profile struct {
 	lorawan11 bool
 	classC    bool
 	clock     bool // TS003 is on: the server answers AppTimeReq
-}
-
-type group struct {
-	application string
-	dataRate    int
 }
 
 // Dial returns a network for a server. It does not wait for the server; the first call does.
@@ -103,11 +115,26 @@ func Dial(cfg Config) (*Network, error) {
 	if strings.Count(cfg.Topic, "%s") != 1 || strings.Count(cfg.Topic, "%") != 1 {
 		return nil, fmt.Errorf("chirpstack: topic %q, want one %%s for the application id", cfg.Topic)
 	}
+	if strings.ContainsAny(cfg.Share, "/+#") {
+		return nil, fmt.Errorf("chirpstack: shared subscription %q, want a name without / + #", cfg.Share)
+	}
+	if cfg.GatewayTopics = strings.TrimSuffix(cfg.GatewayTopics, "/"); strings.ContainsAny(cfg.GatewayTopics, "+#") {
+		return nil, fmt.Errorf("chirpstack: gateway topics %q, want the topic prefix of one region, such as eu868", cfg.GatewayTopics)
+	}
+	if cfg.Queue == 0 {
+		cfg.Queue = 2
+	}
+	if cfg.Queue < 0 {
+		return nil, fmt.Errorf("chirpstack: queue of %d frames, want 1 or more", cfg.Queue)
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Token == "" {
 		return nil, errors.New("chirpstack: no API token; create one with: chirpstack -c DIR create-api-key --name sower")
+	}
+	if userToken(cfg.Token) && defended("user-token") {
+		return nil, errors.New("chirpstack: the token is that of a user who logged in, which ends within a day; create an API key with: chirpstack -c DIR create-api-key --name sower")
 	}
 	if !slices.Contains(airtime.Regions(), cfg.Region) {
 		return nil, fmt.Errorf("chirpstack: %s, want one of %v", cfg.Region, airtime.Regions())
@@ -130,7 +157,7 @@ func Dial(cfg Config) (*Network, error) {
 		return nil, fmt.Errorf("chirpstack: server %s: %w", cfg.Server, err)
 	}
 	return &Network{cfg: cfg, conn: conn, name: cfg.Server, profiles: map[string]profile{},
-		devices: map[network.EUI64]string{}, groups: map[network.GroupID]group{}}, nil
+		devices: map[network.EUI64]string{}, tenants: map[string]string{}, groups: map[network.GroupID]*group{}}, nil
 }
 
 // Close closes the connection to the API. Event streams end with their contexts.
@@ -154,7 +181,7 @@ func serverAddress(s string) (target string, secure bool, err error) {
 	case "https":
 		return target, true, nil
 	case "http":
-		if !local {
+		if !local && defended("token-in-clear") {
 			return "", false, fmt.Errorf("chirpstack: server %q would get the token in clear text; use https", s)
 		}
 		return target, false, nil
@@ -185,6 +212,19 @@ func brokerAddress(s string, password bool) (*url.URL, error) {
 		return nil, fmt.Errorf("chirpstack: MQTT broker %q would get the password in clear text; use mqtts", s)
 	}
 	return u, nil
+}
+
+// userToken reports whether a token is that of a user: a JWT whose claims say so. Other texts are left to the server.
+func userToken(token string) bool {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return false
+	}
+	claims, err := base64.RawURLEncoding.DecodeString(parts[1])
+	var c struct {
+		Type string `json:"typ"`
+	}
+	return err == nil && json.Unmarshal(claims, &c) == nil && c.Type == "user"
 }
 
 // bearer adds the token to each call.
@@ -232,19 +272,15 @@ func once[Req, Res any](ctx context.Context, n *Network, what string,
 	return res, n.wrap(what, err, false)
 }
 
-// Capabilities implements [network.Network]. ServerAnswersClock is known once Devices has been called.
+// Capabilities implements [network.Network]. It refuses a server of another version than the package works with.
+// ServerAnswersClock is known once Devices has been called.
 func (n *Network) Capabilities(ctx context.Context) (network.Capabilities, error) {
-	caps := network.Capabilities{Name: "ChirpStack", Region: n.cfg.Region.String(), MaxPayload: map[int]int{},
-		MulticastClasses: []network.Class{network.ClassC}, ReportsSent: true}
-	v, err := get(ctx, n, "version", api.NewInternalServiceClient(n.conn).GetVersion, &emptypb.Empty{})
-	switch {
-	case err == nil:
-		caps.Version = v.GetVersion()
-	case errors.Is(err, errUnimplemented):
-		caps.Version = "unknown"
-	default:
+	version, err := n.Version(ctx)
+	if err != nil {
 		return network.Capabilities{}, err
 	}
+	caps := network.Capabilities{Name: "ChirpStack", Version: version, Region: n.cfg.Region.String(), MaxPayload: map[int]int{},
+		MulticastClasses: []network.Class{network.ClassC, network.ClassB}, ReportsSent: true, ReportsBroadcast: n.cfg.GatewayTopics != ""}
 	for dr := range 16 {
 		if m, err := n.maxPayload(dr); err == nil {
 			caps.MaxPayload[dr] = m
@@ -253,7 +289,7 @@ func (n *Network) Capabilities(ctx context.Context) (network.Capabilities, error
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, p := range n.profiles {
-		caps.ServerAnswersClock = caps.ServerAnswersClock || p.clock
+		caps.ServerAnswersClock = caps.ServerAnswersClock || p.clock && defended("server-clock")
 	}
 	return caps, nil
 }

@@ -271,7 +271,7 @@ func TestRootKey(t *testing.T) {
 // TestJudgement refuses what ChirpStack would accept and never carry out.
 func TestJudgement(t *testing.T) {
 	n := serve(t, &fake{})
-	n.groups["g"] = group{application: "a", dataRate: 0}
+	n.groups["g"] = &group{application: "a", dataRate: 0}
 	later := time.Date(2026, 11, 22, 6, 0, 0, 0, time.UTC)
 	for _, b := range []network.Broadcast{
 		{Group: "g", FPort: 201, Payload: make([]byte, 52), Expires: later}, // DR0 carries 51
@@ -283,13 +283,11 @@ func TestJudgement(t *testing.T) {
 			t.Errorf("Broadcast of %d bytes to port %d = %v, want ErrInvalid", len(b.Payload), b.FPort, err)
 		}
 	}
-	if _, err := n.Broadcast(t.Context(), network.Broadcast{Group: "h", FPort: 201, Expires: later}); !errors.Is(err, network.ErrNotFound) {
-		t.Errorf("Broadcast to a group that was not opened = %v", err)
-	}
 	key := network.Key{1}
 	for _, g := range []network.Group{
 		{Name: "no gateways", AppSKey: key, NwkSKey: key, Class: network.ClassC, Frequency: 1},
-		{Name: "class B", AppSKey: key, NwkSKey: key, Class: network.ClassB, Frequency: 1, Gateways: []network.EUI64{{1}}},
+		{Name: "class A", AppSKey: key, NwkSKey: key, Class: network.ClassA, Frequency: 1, Gateways: []network.EUI64{{1}}},
+		{Name: "no such periodicity", AppSKey: key, NwkSKey: key, Class: network.ClassB, Periodicity: 8, Frequency: 1, Gateways: []network.EUI64{{1}}},
 		{Name: "no frequency", AppSKey: key, NwkSKey: key, Class: network.ClassC, Gateways: []network.EUI64{{1}}},
 		{Name: "no such data rate", AppSKey: key, NwkSKey: key, Class: network.ClassC, Frequency: 1, DataRate: 15, Gateways: []network.EUI64{{1}}},
 		{Name: "zero key", NwkSKey: key, Class: network.ClassC, Frequency: 1, Gateways: []network.EUI64{{1}}},

@@ -2,7 +2,6 @@ package chirpstack
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -16,30 +15,27 @@ import (
 // Devices implements [network.Network].
 func (n *Network) Devices(ctx context.Context, application string) ([]network.Device, error) {
 	client := api.NewDeviceServiceClient(n.conn)
+	order := api.ListDevicesRequest_DEV_EUI
+	if !defended("device-order") {
+		order = api.ListDevicesRequest_NAME
+	}
+	what := "devices of application " + application
+	items, err := collect(ctx, what, (*api.DeviceListItem).GetDevEui, func(ctx context.Context, limit, offset uint32) ([]*api.DeviceListItem, uint32, error) {
+		page, err := get(ctx, n, what, client.List, &api.ListDevicesRequest{ApplicationId: application, Limit: limit, Offset: offset, OrderBy: order})
+		return page.GetResult(), page.GetTotalCount(), err
+	})
+	if err != nil {
+		return nil, err
+	}
 	var out []network.Device
-	seen := map[network.EUI64]bool{}
-	for offset := uint32(0); ; {
-		// Any other order has ties, and then pages skip and repeat.
-		page, err := get(ctx, n, "devices of application "+application, client.List, &api.ListDevicesRequest{
-			ApplicationId: application, Limit: pageSize, Offset: offset, OrderBy: api.ListDevicesRequest_DEV_EUI})
+	for _, item := range items {
+		d, err := n.device(ctx, application, item)
 		if err != nil {
 			return nil, err
 		}
-		for _, item := range page.GetResult() {
-			d, err := n.device(ctx, application, item)
-			if err != nil {
-				return nil, err
-			}
-			if !seen[d.EUI] {
-				seen[d.EUI] = true
-				out = append(out, d)
-			}
-		}
-		offset += uint32(len(page.GetResult()))
-		if len(page.GetResult()) == 0 || offset >= page.GetTotalCount() {
-			return out, nil
-		}
+		out = append(out, d)
 	}
+	return out, nil
 }
 
 func (n *Network) device(ctx context.Context, application string, item *api.DeviceListItem) (network.Device, error) {
@@ -94,86 +90,21 @@ func (n *Network) profile(ctx context.Context, id string) (profile, error) {
 
 // Gateways implements [network.Network]: those of the tenant of the application.
 func (n *Network) Gateways(ctx context.Context, application string) ([]network.Gateway, error) {
-	app, err := get(ctx, n, "application "+application, api.NewApplicationServiceClient(n.conn).Get,
-		&api.GetApplicationRequest{Id: application})
+	states, err := n.GatewayStates(ctx, application)
 	if err != nil {
 		return nil, err
 	}
-	client := api.NewGatewayServiceClient(n.conn)
 	var out []network.Gateway
-	seen := map[network.EUI64]bool{}
-	for offset := uint32(0); ; {
-		page, err := get(ctx, n, "gateways", client.List, &api.ListGatewaysRequest{TenantId: app.GetApplication().GetTenantId(),
-			Limit: pageSize, Offset: offset, OrderBy: api.ListGatewaysRequest_GATEWAY_ID})
-		if err != nil {
-			return nil, err
-		}
-		for _, item := range page.GetResult() {
-			id, err := network.ParseEUI64(item.GetGatewayId())
-			if err != nil {
-				return nil, fmt.Errorf("chirpstack: gateway list: %w", err)
-			}
-			if !seen[id] {
-				seen[id] = true
-				out = append(out, network.Gateway{ID: id, Name: item.GetName(), Online: item.GetState() == api.GatewayState_ONLINE})
-			}
-		}
-		offset += uint32(len(page.GetResult()))
-		if len(page.GetResult()) == 0 || offset >= page.GetTotalCount() {
-			return out, nil
-		}
+	for _, g := range states {
+		out = append(out, g.Gateway)
 	}
-}
-
-// RootKey implements [network.Network]. For LoRaWAN 1.0.x ChirpStack keeps GenAppKey in a field of its own
-// since 4.12; a key that was never set reads as zeros.
-func (n *Network) RootKey(ctx context.Context, device network.EUI64) (network.Key, error) {
-	client := api.NewDeviceServiceClient(n.conn)
-	n.mu.Lock()
-	profileID, ok := n.devices[device]
-	n.mu.Unlock()
-	if !ok {
-		res, err := get(ctx, n, "device "+device.String(), client.Get, &api.GetDeviceRequest{DevEui: device.String()})
-		if err != nil {
-			return network.Key{}, err
-		}
-		profileID = res.GetDevice().GetDeviceProfileId()
-	}
-	p, err := n.profile(ctx, profileID)
-	if err != nil {
-		return network.Key{}, err
-	}
-	n.mu.Lock()
-	n.devices[device] = profileID
-	n.mu.Unlock()
-	res, err := get(ctx, n, "keys of "+device.String(), client.GetKeys, &api.GetDeviceKeysRequest{DevEui: device.String()})
-	if err != nil {
-		return network.Key{}, err
-	}
-	name, text := "GenAppKey", res.GetDeviceKeys().GetGenAppKey()
-	if p.lorawan11 {
-		name, text = "AppKey", res.GetDeviceKeys().GetAppKey()
-	}
-	var key network.Key
-	if text != "" {
-		// The text is a key: it must not appear in an error.
-		if b, err := hex.DecodeString(text); err != nil || len(b) != len(key) {
-			return network.Key{}, fmt.Errorf("chirpstack: %s of %s: %w: not 32 hexadecimal digits", name, device, network.ErrInvalid)
-		} else {
-			copy(key[:], b)
-		}
-	}
-	if key == (network.Key{}) {
-		return network.Key{}, fmt.Errorf("chirpstack: %s of %s: %w: never set; enter it under the keys of the device",
-			name, device, network.ErrNotFound)
-	}
-	return key, nil
+	return out, nil
 }
 
 // Send implements [network.Network].
 func (n *Network) Send(ctx context.Context, m network.Message) (network.MessageID, error) {
 	// ChirpStack cuts the port to 8 bits before it looks at it.
-	if m.FPort == 0 || m.FPort > 223 && m.FPort != 225 {
+	if (m.FPort == 0 || m.FPort > 223 && m.FPort != 225) && defended("fport") {
 		return "", fmt.Errorf("chirpstack: message to %s: %w: FPort %d, want 1..223 or 225", m.Device, network.ErrInvalid, m.FPort)
 	}
 	item := &api.DeviceQueueItem{DevEui: m.Device.String(), FPort: uint32(m.FPort), Data: m.Payload}

@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	errUnimplemented = errors.New("the server does not have this call; 4.12 or later is needed")
+	errUnimplemented = errors.New("the server does not have this call; " + works)
 	errExists        = errors.New("exists already")
 )
 
@@ -32,7 +32,7 @@ func (n *Network) wrap(what string, err error, repeatable bool) error {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 		text := fmt.Sprintf("server %s does not answer (%s); is it running, and is the address right?", n.name, msg)
 		// gRPC does not tell whether a lost request had been sent.
-		if repeatable || strings.Contains(msg, "error while dialing") || strings.Contains(msg, "Error while dialing") {
+		if repeatable || !defended("uncertain") || strings.Contains(msg, "error while dialing") || strings.Contains(msg, "Error while dialing") {
 			return kind(network.ErrUnavailable, text)
 		}
 		return kind(network.ErrUncertain, text)
@@ -48,6 +48,7 @@ func (n *Network) wrap(what string, err error, repeatable bool) error {
 	case codes.Internal, codes.Unknown, codes.AlreadyExists:
 		lower := strings.ToLower(msg)
 		switch {
+		case !defended("internal-codes"):
 		case st.Code() == codes.AlreadyExists, strings.Contains(lower, "duplicate key"), strings.Contains(lower, "unique constraint"):
 			return fmt.Errorf("chirpstack: %s: %w: %w", what, network.ErrInvalid, errExists)
 		case strings.Contains(lower, "foreign key"):

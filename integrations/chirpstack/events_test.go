@@ -1,10 +1,12 @@
 package chirpstack
 
 import (
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/chirpstack/chirpstack/api/go/v4/gw"
+	"github.com/chirpstack/chirpstack/api/go/v4/integration"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/sower-fuota/sower/engine/network"
@@ -87,7 +89,19 @@ func TestDecodeRefuses(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, kind := range []string{"up", "join", "txack", "log", "status"} {
+	device := &integration.DeviceInfo{DevEui: "0101010101010a0b", ApplicationId: "a"}
+	for kind, m := range map[string]proto.Message{
+		"up":     &integration.UplinkEvent{DeduplicationId: "d", DeviceInfo: device, FCnt: 4, FPort: 200, Data: []byte{2, 0}, RxInfo: []*gw.UplinkRxInfo{{Rssi: -36}}},
+		"join":   &integration.JoinEvent{DeduplicationId: "d", DeviceInfo: device},
+		"txack":  &integration.TxAckEvent{QueueItemId: "q", DeviceInfo: device},
+		"log":    &integration.LogEvent{Code: integration.LogCode_EXPIRED, DeviceInfo: device, Context: map[string]string{"queue_item_id": "q"}},
+		"status": &integration.StatusEvent{DeviceInfo: device},
+	} {
+		binary, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(kind, binary)
 		f.Add(kind, []byte(`{"deduplicationId":"d","time":"2026-07-18T09:34:16Z",`+info+`,"fPort":200,"data":"AgA=","queueItemId":"q","code":"EXPIRED"}`))
 	}
 	f.Fuzz(func(t *testing.T, kind string, body []byte) {
@@ -95,8 +109,12 @@ func FuzzDecode(f *testing.F) {
 		if err != nil || ev == nil {
 			return
 		}
-		if ev.Kind == 0 || ev.Device == (network.EUI64{}) && !strings.Contains(string(body), "0000000000000000") {
+		if ev.Kind == 0 || ev.ID == "" || ev.Done != nil || (ev.Message == "") != (ev.Kind == network.EventUplink || ev.Kind == network.EventJoin) {
 			t.Errorf("%s: %q gave %+v", kind, body, ev)
+		}
+		again, err := decode("c/"+kind, body)
+		if err != nil || again.ID != ev.ID {
+			t.Errorf("%s: %q is %s and then %s, %v", kind, body, ev.ID, again.ID, err)
 		}
 	})
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +25,7 @@ type Profile struct {
 	ID, Name            string
 	MACVersion          string // "1.0.4"
 	LoRaWAN11           bool
+	OTAA                bool          // devices join; without, they are personalised (ABP)
 	ClassC              bool          // devices are in class C all the time
 	UplinkInterval      time.Duration // that the operator expects
 	TS003, TS004, TS005 bool          // ChirpStack handles the package itself
@@ -41,7 +42,7 @@ type GatewayState struct {
 type Link struct {
 	Packets int
 	SNR     float64   // dB, mean of the best gateway
-	Last    time.Time // start of the last hour with packets
+	Last    time.Time // start of the last hour, or day, with packets
 }
 
 // Readiness is what ChirpStack would not say before a campaign fails at a device.
@@ -52,31 +53,29 @@ type Readiness struct {
 	EndToEnd  bool // payloads are encrypted by a join server: nobody here can read them
 }
 
-// minVersion is the first ChirpStack with a place for GenAppKey.
-var minVersion = [2]int{4, 12}
+// works says which servers the package works with: 4.12 is the first with a place for GenAppKey, and within a
+// major version ChirpStack keeps its API.
+const works = "ChirpStack 4.12 or a later 4.x works"
 
-// Version returns the version of the server, and an error if it is too old.
+// Version returns the version of the server, and ErrInvalid for one that the package does not work with.
 func (n *Network) Version(ctx context.Context) (string, error) {
 	res, err := get(ctx, n, "version", api.NewInternalServiceClient(n.conn).GetVersion, &emptypb.Empty{})
 	if errors.Is(err, errUnimplemented) {
-		return "", fmt.Errorf("chirpstack: version: %w: the server does not tell its version; 4.12 or later is needed", network.ErrInvalid)
+		return "", fmt.Errorf("chirpstack: version: %w: the server does not tell its version; %s", network.ErrInvalid, works)
 	}
 	if err != nil {
 		return "", err
 	}
 	text := res.GetVersion()
-	parts := strings.SplitN(text, ".", 3)
-	var have [2]int
-	for i := range have {
-		if i < len(parts) {
-			have[i], err = strconv.Atoi(parts[i])
-		}
-		if err != nil || len(parts) < 2 {
-			return text, fmt.Errorf("chirpstack: version: %w: %q is not readable; 4.12 or later is needed", network.ErrInvalid, text)
-		}
-	}
-	if have[0] < minVersion[0] || have[0] == minVersion[0] && have[1] < minVersion[1] {
-		return text, fmt.Errorf("chirpstack: version: %w: %s has no place for GenAppKey; 4.12 or later is needed", network.ErrInvalid, text)
+	var major, minor int
+	switch _, err := fmt.Sscanf(text, "%d.%d", &major, &minor); {
+	case !defended("version-gate"):
+	case err != nil:
+		return text, fmt.Errorf("chirpstack: version: %w: %q is not readable; %s", network.ErrInvalid, text, works)
+	case major != 4:
+		return text, fmt.Errorf("chirpstack: version: %w: %s has another API; %s", network.ErrInvalid, text, works)
+	case minor < 12:
+		return text, fmt.Errorf("chirpstack: version: %w: %s has no place for GenAppKey; %s", network.ErrInvalid, text, works)
 	}
 	return text, nil
 }
@@ -93,25 +92,26 @@ func (n *Network) Application(ctx context.Context, id string) (Application, erro
 
 // Applications returns the applications of all tenants, which takes the token of an administrator.
 func (n *Network) Applications(ctx context.Context) ([]Application, error) {
-	var out []Application
-	tenants, err := get(ctx, n, "tenants", api.NewTenantServiceClient(n.conn).List, &api.ListTenantsRequest{Limit: pageSize})
+	tenants, err := collect(ctx, "tenants", (*api.TenantListItem).GetId, func(ctx context.Context, limit, offset uint32) ([]*api.TenantListItem, uint32, error) {
+		page, err := get(ctx, n, "tenants", api.NewTenantServiceClient(n.conn).List, &api.ListTenantsRequest{Limit: limit, Offset: offset})
+		return page.GetResult(), page.GetTotalCount(), err
+	})
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range tenants.GetResult() {
-		for offset := uint32(0); ; {
-			page, err := get(ctx, n, "applications", api.NewApplicationServiceClient(n.conn).List,
-				&api.ListApplicationsRequest{TenantId: t.GetId(), Limit: pageSize, Offset: offset})
-			if err != nil {
-				return nil, err
-			}
-			for _, a := range page.GetResult() {
-				out = append(out, Application{a.GetId(), a.GetName()})
-			}
-			offset += uint32(len(page.GetResult()))
-			if len(page.GetResult()) == 0 || offset >= page.GetTotalCount() {
-				break
-			}
+	var out []Application
+	for _, t := range tenants {
+		what := "applications of tenant " + t.GetName()
+		apps, err := collect(ctx, what, (*api.ApplicationListItem).GetId, func(ctx context.Context, limit, offset uint32) ([]*api.ApplicationListItem, uint32, error) {
+			page, err := get(ctx, n, what, api.NewApplicationServiceClient(n.conn).List,
+				&api.ListApplicationsRequest{TenantId: t.GetId(), Limit: limit, Offset: offset})
+			return page.GetResult(), page.GetTotalCount(), err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range apps {
+			out = append(out, Application{a.GetId(), a.GetName()})
 		}
 	}
 	return out, nil
@@ -127,7 +127,7 @@ func (n *Network) MayWrite(ctx context.Context, application string) error {
 	case err == nil:
 		// A server that takes it all the same; it must not keep it.
 		return n.CloseGroup(ctx, network.GroupID(res.GetId()))
-	case errors.Is(err, network.ErrInvalid) && strings.Contains(err.Error(), "name"):
+	case errors.Is(err, network.ErrInvalid) && strings.Contains(err.Error(), "name"), !defended("write-probe"):
 		return nil
 	}
 	return err
@@ -143,65 +143,91 @@ func (n *Network) Profile(ctx context.Context, id string) (Profile, error) {
 	return Profile{
 		ID: p.GetId(), Name: p.GetName(),
 		MACVersion: strings.ReplaceAll(strings.TrimPrefix(p.GetMacVersion().String(), "LORAWAN_"), "_", "."),
-		LoRaWAN11:  p.GetMacVersion() == common.MacVersion_LORAWAN_1_1_0,
-		ClassC:     p.GetSupportsClassC(), UplinkInterval: time.Duration(p.GetUplinkInterval()) * time.Second,
+		LoRaWAN11:  p.GetMacVersion() == common.MacVersion_LORAWAN_1_1_0, OTAA: p.GetSupportsOtaa(),
+		ClassC: p.GetSupportsClassC() && defended("profile-class"), UplinkInterval: time.Duration(p.GetUplinkInterval()) * time.Second,
 		TS003: app.GetTs003Version() != api.Ts003Version_TS003_NOT_IMPLEMENTED,
-		TS004: app.GetTs004Version() != api.Ts004Version_TS004_NOT_IMPLEMENTED,
-		TS005: app.GetTs005Version() != api.Ts005Version_TS005_NOT_IMPLEMENTED,
+		TS004: app.GetTs004Version() != api.Ts004Version_TS004_NOT_IMPLEMENTED && defended("profile-packages"),
+		TS005: app.GetTs005Version() != api.Ts005Version_TS005_NOT_IMPLEMENTED && defended("profile-packages"),
 	}, nil
 }
 
 // GatewayStates returns the gateways that a group of an application may use.
 func (n *Network) GatewayStates(ctx context.Context, application string) ([]GatewayState, error) {
-	app, err := get(ctx, n, "application "+application, api.NewApplicationServiceClient(n.conn).Get,
-		&api.GetApplicationRequest{Id: application})
+	return n.gateways(ctx, application, "")
+}
+
+// gateways returns the gateways of the tenant of an application: all, or those pinned to a group.
+func (n *Network) gateways(ctx context.Context, application, group string) ([]GatewayState, error) {
+	tenant, err := n.tenant(ctx, application)
 	if err != nil {
 		return nil, err
 	}
 	client := api.NewGatewayServiceClient(n.conn)
-	var out []GatewayState
-	seen := map[network.EUI64]bool{}
-	for offset := uint32(0); ; {
-		page, err := get(ctx, n, "gateways", client.List, &api.ListGatewaysRequest{TenantId: app.GetApplication().GetTenantId(),
-			Limit: pageSize, Offset: offset, OrderBy: api.ListGatewaysRequest_GATEWAY_ID})
-		if err != nil {
-			return nil, err
-		}
-		for _, item := range page.GetResult() {
-			id, err := network.ParseEUI64(item.GetGatewayId())
-			if err != nil {
-				return nil, fmt.Errorf("chirpstack: gateway list: %w", err)
-			}
-			if seen[id] {
-				continue
-			}
-			seen[id] = true
-			g := GatewayState{Gateway: network.Gateway{ID: id, Name: item.GetName(), Online: item.GetState() == api.GatewayState_ONLINE},
-				RegionConfig: item.GetProperties()["region_config_id"]}
-			if at := item.GetLastSeenAt(); at != nil {
-				g.LastSeen = at.AsTime()
-			}
-			out = append(out, g)
-		}
-		offset += uint32(len(page.GetResult()))
-		if len(page.GetResult()) == 0 || offset >= page.GetTotalCount() {
-			return out, nil
-		}
+	items, err := collect(ctx, "gateways", (*api.GatewayListItem).GetGatewayId, func(ctx context.Context, limit, offset uint32) ([]*api.GatewayListItem, uint32, error) {
+		page, err := get(ctx, n, "gateways", client.List, &api.ListGatewaysRequest{TenantId: tenant, MulticastGroupId: group,
+			Limit: limit, Offset: offset, OrderBy: api.ListGatewaysRequest_GATEWAY_ID})
+		return page.GetResult(), page.GetTotalCount(), err
+	})
+	if err != nil {
+		return nil, err
 	}
+	var out []GatewayState
+	for _, item := range items {
+		id, err := network.ParseEUI64(item.GetGatewayId())
+		if err != nil {
+			return nil, fmt.Errorf("chirpstack: gateway list: %w", err)
+		}
+		g := GatewayState{Gateway: network.Gateway{ID: id, Name: item.GetName(), Online: item.GetState() == api.GatewayState_ONLINE},
+			RegionConfig: item.GetProperties()["region_config_id"]}
+		if at := item.GetLastSeenAt(); at != nil {
+			g.LastSeen = at.AsTime()
+		}
+		out = append(out, g)
+	}
+	return out, nil
 }
 
-// LinkHistory returns what ChirpStack has kept of a device's uplinks between two instants, by the hour.
+// tenant returns the tenant of an application, from memory if it was asked for before: applications stay where
+// they are.
+func (n *Network) tenant(ctx context.Context, application string) (string, error) {
+	n.mu.Lock()
+	id, ok := n.tenants[application]
+	n.mu.Unlock()
+	if ok {
+		return id, nil
+	}
+	app, err := get(ctx, n, "application "+application, api.NewApplicationServiceClient(n.conn).Get,
+		&api.GetApplicationRequest{Id: application})
+	if err != nil {
+		return "", err
+	}
+	id = app.GetApplication().GetTenantId()
+	n.mu.Lock()
+	n.tenants[application] = id
+	n.mu.Unlock()
+	return id, nil
+}
+
+// hours is how long ChirpStack keeps what it counts by the hour; what it counts by the day it keeps for two months.
+const hours = 48 * time.Hour
+
+// LinkHistory returns what ChirpStack has kept of a device's uplinks between two instants, in one call: by the hour
+// for up to two days, else by the day, whole days at both ends.
 func (n *Network) LinkHistory(ctx context.Context, device network.EUI64, start, end time.Time) (Link, error) {
+	aggregation := common.Aggregation_HOUR
+	if end.Sub(start) > hours && defended("metrics-by-day") {
+		aggregation = common.Aggregation_DAY
+	}
 	res, err := get(ctx, n, "link metrics of "+device.String(), api.NewDeviceServiceClient(n.conn).GetLinkMetrics,
 		&api.GetDeviceLinkMetricsRequest{DevEui: device.String(), Start: timestamppb.New(start), End: timestamppb.New(end),
-			Aggregation: common.Aggregation_HOUR})
+			Aggregation: aggregation})
 	if err != nil {
 		return Link{}, err
 	}
 	var l Link
 	packets, snr := data(res.GetRxPackets()), data(res.GetGwSnr())
 	for i, p := range packets {
-		// An hour without packets has no SNR, though it says 0.
+		// A time without packets has no SNR, though it says 0.
 		if p <= 0 || i >= len(snr) {
 			continue
 		}
@@ -234,7 +260,7 @@ func (n *Network) Readiness(ctx context.Context, device network.EUI64) (Readines
 	if err != nil {
 		return r, err
 	}
-	r.Activated = act.GetDeviceActivation() != nil
+	r.Activated = act.GetDeviceActivation() != nil || !defended("activation")
 	r.EndToEnd = act.GetJoinServerContext() != nil
 	if _, r.Key = n.RootKey(ctx, device); r.Key != nil && !errors.Is(r.Key, network.ErrNotFound) && !errors.Is(r.Key, network.ErrDenied) {
 		return r, r.Key
@@ -275,21 +301,6 @@ func ForDevices(ctx context.Context, devices []network.EUI64, f func(context.Con
 
 // GroupExists reports whether an application has a multicast group of that name.
 func (n *Network) GroupExists(ctx context.Context, application, name string) (bool, error) {
-	client := api.NewMulticastGroupServiceClient(n.conn)
-	for offset := uint32(0); ; {
-		page, err := get(ctx, n, "groups of application "+application, client.List, &api.ListMulticastGroupsRequest{
-			ApplicationId: application, Search: name, Limit: pageSize, Offset: offset})
-		if err != nil {
-			return false, err
-		}
-		for _, item := range page.GetResult() {
-			if item.GetName() == name {
-				return true, nil
-			}
-		}
-		offset += uint32(len(page.GetResult()))
-		if len(page.GetResult()) == 0 || offset >= page.GetTotalCount() {
-			return false, nil
-		}
-	}
+	groups, err := n.listGroups(ctx, application, name)
+	return slices.ContainsFunc(groups, func(g *api.MulticastGroupListItem) bool { return g.GetName() == name }), err
 }

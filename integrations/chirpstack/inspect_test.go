@@ -7,8 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/brocaar/lorawan"
+
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/integrations/chirpstack"
+	"github.com/sower-fuota/sower/simulator/networkserver"
 )
 
 // TestInspect asks for everything that doctor and plan want to know, of a server whose devices have run for a while.
@@ -37,9 +40,11 @@ func TestInspect(t *testing.T) {
 		t.Errorf("GatewayStates = %+v, %v", g, err)
 	}
 	// 0 reports each minute; an hour without packets must not drag its mean to 0 dB.
-	all, err := cs.LinkHistory(ctx, eui(0), epoch.Add(-48*time.Hour), w.Now())
-	if err != nil || all.Packets < 170 || all.Packets > 190 || all.SNR <= 0 || w.Now().Sub(all.Last) > time.Hour {
-		t.Errorf("LinkHistory = %+v, %v", all, err)
+	for _, tt := range []struct{ back, accuracy time.Duration }{{24 * time.Hour, time.Hour}, {7 * 24 * time.Hour, 24 * time.Hour}} {
+		all, err := cs.LinkHistory(ctx, eui(0), w.Now().Add(-tt.back), w.Now())
+		if err != nil || all.Packets < 170 || all.Packets > 190 || all.SNR <= 0 || w.Now().Sub(all.Last) > tt.accuracy {
+			t.Errorf("LinkHistory of %s = %+v, %v", tt.back, all, err)
+		}
 	}
 	if l, err := cs.LinkHistory(ctx, eui(3), epoch, w.Now()); err != nil || l.Packets != 0 {
 		t.Errorf("history of a silent device = %+v, %v", l, err)
@@ -121,5 +126,52 @@ func TestForDevices(t *testing.T) {
 	}
 	if err := chirpstack.ForDevices(t.Context(), nil, nil); err != nil {
 		t.Errorf("no devices: %v", err)
+	}
+}
+
+// BenchmarkDevices asks everything about single devices that a plan asks, as a plan does. The figure rpc/s is of
+// client and simulated server together, on the processors that they share; times for a fleet follow from it.
+func BenchmarkDevices(b *testing.B) {
+	for _, q := range []struct {
+		name string
+		rpcs int
+		ask  func(context.Context, *chirpstack.Network, network.EUI64) error
+	}{
+		{"Readiness", 3, func(ctx context.Context, cs *chirpstack.Network, d network.EUI64) error {
+			_, err := cs.Readiness(ctx, d)
+			return err
+		}},
+		{"RootKey", 1, func(ctx context.Context, cs *chirpstack.Network, d network.EUI64) error {
+			_, err := cs.RootKey(ctx, d)
+			return err
+		}},
+		{"LinkHistory", 1, func(ctx context.Context, cs *chirpstack.Network, d network.EUI64) error {
+			_, err := cs.LinkHistory(ctx, d, epoch.Add(-7*24*time.Hour), epoch)
+			return err
+		}},
+	} {
+		b.Run(q.name, func(b *testing.B) {
+			_, cs, _ := serverWith(b, 10_000, 0, func(c *networkserver.Config) {
+				for i := range c.Devices {
+					c.Devices[i].Keys = &networkserver.Keys{GenAppKey: lorawan.AES128Key{1}}
+				}
+			}, nil)
+			devices, err := cs.Devices(b.Context(), appID) // which profiles they have is asked once
+			if err != nil {
+				b.Fatal(err)
+			}
+			var euis []network.EUI64
+			for _, d := range devices {
+				euis = append(euis, d.EUI)
+			}
+			for b.Loop() {
+				if err := chirpstack.ForDevices(b.Context(), euis, func(ctx context.Context, d network.EUI64) error { return q.ask(ctx, cs, d) }); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N*len(euis)*q.rpcs)/b.Elapsed().Seconds(), "rpc/s")
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(b.Elapsed().Seconds()/float64(b.N), "s/10k-devices")
+		})
 	}
 }

@@ -74,6 +74,12 @@ func (b *beacon) Turn(f modem.Frame) ([]modem.Frame, error) {
 
 // server starts a simulated ChirpStack with n devices, of which the first beacons run.
 func server(t *testing.T, n, beacons int) (*world.World, *chirpstack.Network) {
+	w, cs, _ := serverWith(t, n, beacons, nil, nil)
+	return w, cs
+}
+
+// serverWith starts one with other settings of server and client, and returns how to make another client.
+func serverWith(t testing.TB, n, beacons int, change func(*networkserver.Config), client func(*chirpstack.Config)) (*world.World, *chirpstack.Network, func() *chirpstack.Network) {
 	t.Helper()
 	w := world.New(epoch)
 	w.StallAfter = 10 * time.Second
@@ -107,21 +113,30 @@ func server(t *testing.T, n, beacons int) (*world.World, *chirpstack.Network) {
 			}
 		}
 	}
+	if change != nil {
+		change(&cfg)
+	}
 	s, err := networkserver.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cs, err := chirpstack.Dial(chirpstack.Config{Server: s.GRPCAddress(), Token: "token", Region: airtime.EU868,
-		MQTT: "mqtt://" + s.MQTTAddress()})
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		cs.Close()
 		s.Close()
 		f.Close()
 	})
-	return w, cs
+	dial := func() *chirpstack.Network {
+		cfg := chirpstack.Config{Server: s.GRPCAddress(), Token: "token", Region: airtime.EU868, MQTT: "mqtt://" + s.MQTTAddress()}
+		if client != nil {
+			client(&cfg)
+		}
+		cs, err := chirpstack.Dial(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cs.Close() })
+		return cs
+	}
+	return w, dial(), dial
 }
 
 // TestInventory has more devices than a page, all of one name.
@@ -177,14 +192,24 @@ func TestGroup(t *testing.T) {
 	if _, err := cs.OpenGroup(t.Context(), unknown); !errors.Is(err, network.ErrNotFound) {
 		t.Errorf("unknown gateway: %v, want ErrNotFound", err)
 	}
-	for i := range uint32(3) {
-		fcnt, err := cs.Broadcast(t.Context(), network.Broadcast{Group: id, FPort: 201, Payload: []byte{1}, Expires: epoch.Add(time.Minute)})
+	frame := network.Broadcast{Group: id, FPort: 201, Payload: []byte{1}, Expires: epoch.Add(time.Minute)}
+	for i := range uint32(2) {
+		fcnt, err := cs.Broadcast(t.Context(), frame)
 		if err != nil || fcnt != i {
 			t.Fatalf("Broadcast = %d, %v, want %d", fcnt, err, i)
 		}
 	}
+	var busy *network.Busy
+	if _, err := cs.Broadcast(t.Context(), frame); !errors.As(err, &busy) || !errors.Is(err, network.ErrUnavailable) ||
+		*busy != (network.Busy{Group: id, Waiting: 2, After: time.Second}) {
+		t.Errorf("third frame in the queue: %v, want Busy", err)
+	}
+	frame.Group = network.GroupID(networkserver.UUID(9, "no group"))
+	if _, err := cs.Broadcast(t.Context(), frame); !errors.Is(err, network.ErrNotFound) {
+		t.Errorf("Broadcast to no group = %v, want ErrNotFound", err)
+	}
 	st, err := cs.GroupState(t.Context(), id)
-	if err != nil || st.NextFCnt != 3 || fmt.Sprint(st.Queued) != "[0 1 2]" {
+	if err != nil || st.NextFCnt != 2 || fmt.Sprint(st.Queued) != "[0 1]" {
 		t.Errorf("GroupState = %+v, %v", st, err)
 	}
 	for range 2 {

@@ -29,9 +29,11 @@ type Device struct {
 	Interval time.Duration // between periodic uplinks
 	LossUp   float64
 	LossDown float64
-	Clock    time.Duration // error of its clock at the start
-	LastCnt  int           // last SessionCnt used; -1: none
-	Patch    time.Duration // from the block to the image
+	// Lose, if set, decides in place of LossDown which multicast frames are lost, counted from 1 over all groups.
+	Lose    func(frame int) bool
+	Clock   time.Duration // error of its clock at the start
+	LastCnt int           // last SessionCnt used; -1: none
+	Patch   time.Duration // from the block to the image
 
 	// Faults.
 	Silent          bool          // never sends
@@ -41,7 +43,10 @@ type Device struct {
 	IgnoresReboot   bool          // never reboots
 	RollsBack       diag.Cause    // boots the new version and goes back with this cause
 	SilentAfterBoot bool
-	NoDevVersion    bool // does not answer on port 203
+	NoDevVersion    bool          // does not answer on port 203
+	Defers          diag.Cause    // says so instead of patching and rebooting
+	DefersUntil     time.Duration // since the start
+	Resets          int           // joins again so often after its first minutes with the new version
 
 	net     *Net
 	rng     *rand.Rand
@@ -58,6 +63,7 @@ type Device struct {
 	winFreq    uint32
 	winDR      uint8
 	token      uint8
+	began      time.Time
 	session    *datablock.FragSessionSetupReq
 	dec        *fragmentation.Decoder
 	received   int
@@ -69,15 +75,21 @@ type Device struct {
 	rebootMark int
 
 	// For assertions.
-	Uplinks int
-	Corrupt bool // reassembled something else than Block
-	Dropped bool // session and group deleted at the end
+	Uplinks       int
+	StatusAnswers int  // sent
+	CompleteFrame int  // multicast frame with which the block was complete, counted from 1 over all groups
+	Corrupt       bool // reassembled something else than Block
+	Dropped       bool // session and group deleted at the end
 }
 
 // Running returns the version that the device runs.
 func (d *Device) Running() uint32 { return d.running }
 
+// Holds reports whether the device has a fragmentation session or a multicast group.
+func (d *Device) Holds() bool { return d.session != nil || d.hasGroup }
+
 func (d *Device) boot() {
+	d.began = d.net.World.Now()
 	if d.running == 0 {
 		d.running = d.Old
 		d.step = diag.StepRunning
@@ -272,6 +284,7 @@ func (d *Device) dataBlock(cmd datablock.Command, group int) {
 			if d.session == nil {
 				return nil
 			}
+			d.StatusAnswers++
 			return encode(datablock.FragSessionStatusAns{FragIndex: d.session.FragIndex,
 				NbFragReceived: uint16(d.received), MissingFrag: uint8(min(d.dec.Missing(), 255))})
 		})
@@ -284,7 +297,7 @@ func (d *Device) dataBlock(cmd datablock.Command, group int) {
 		}
 		d.received++
 		if done, _ := d.dec.Add(int(cmd.N), cmd.Data); done && !d.block {
-			d.block = true
+			d.block, d.CompleteFrame = true, d.net.lastFrame
 			d.complete()
 		}
 	}
@@ -308,9 +321,21 @@ func (d *Device) complete() {
 		d.Corrupt = d.Corrupt || mic != d.session.MIC
 	}
 	d.note(diag.StepVerify, diag.CauseOK)
+	d.patch()
+}
+
+// defers reports whether the device puts the update off now.
+func (d *Device) defers() bool {
+	return d.Defers != 0 && d.net.World.Now().Before(d.began.Add(d.DefersUntil))
+}
+
+func (d *Device) patch() {
 	d.net.World.After(d.Patch, "patch", func() {
 		d.net.locked(func() []network.Event {
 			switch {
+			case d.defers():
+				d.step, d.cause = diag.StepPatch, d.Defers // told when it is asked
+				d.patch()
 			case d.Stops != 0:
 				d.image = fwmgmt.ImageCorrupt
 				d.stop(diag.StepManifest, d.Stops)
@@ -356,6 +381,11 @@ func (d *Device) fwMgmt(b []byte) {
 			}
 			ans, _ = fwmgmt.AppendCommand(ans, applayer.V1, a)
 		case fwmgmt.DevRebootCountdownReq:
+			if d.defers() {
+				ans, _ = fwmgmt.AppendCommand(ans, applayer.V1, fwmgmt.DevRebootCountdownAns{})
+				d.note(diag.StepReady, d.Defers)
+				continue
+			}
 			ans, _ = fwmgmt.AppendCommand(ans, applayer.V1, fwmgmt.DevRebootCountdownAns(cmd))
 			d.rebootMark++
 			mark := d.rebootMark
@@ -370,6 +400,19 @@ func (d *Device) fwMgmt(b []byte) {
 		}
 	}
 	d.reply(2*time.Second, applayer.FPortFwMgmt, func() []byte { return ans })
+}
+
+// reset joins again for no good reason.
+func (d *Device) reset() {
+	if d.Resets > 0 {
+		d.Resets--
+		d.net.World.After(d.Interval/2, "reset", func() {
+			d.net.locked(func() []network.Event {
+				d.reset()
+				return d.rejoin()
+			})
+		})
+	}
 }
 
 func (d *Device) reboot() []network.Event {
@@ -392,6 +435,7 @@ func (d *Device) reboot() []network.Event {
 	d.net.World.After(2*time.Minute, "confirm", func() {
 		d.net.locked(func() []network.Event {
 			d.note(diag.StepRunning, diag.CauseOK)
+			d.reset()
 			return nil
 		})
 	})

@@ -23,6 +23,9 @@ type Net struct {
 	Caps  network.Capabilities
 	// Repeat, if above 0, is the share of events that are delivered twice, the second time late.
 	Repeat float64
+	// Refuse, if set, says of each multicast frame whether the gateway refuses it, and why; empty: it sends it. What
+	// it refuses is reported a second later, with Caps.ReportsBroadcast.
+	Refuse func(fcnt uint32) (reason string)
 	// Fault, if set, is asked before each call, by the name of the method: it may return an error, and
 	// whether the call takes effect all the same.
 	Fault func(method string) (happens bool, err error)
@@ -39,14 +42,17 @@ type Net struct {
 	// Down, if set, is what Capabilities returns.
 	Down error
 	// Calls counts what was asked, by method.
-	Calls  map[string]int
-	frames int
+	Calls     map[string]int
+	Refused   int // multicast frames
+	frames    int
+	lastFrame int // that left the gateway
 }
 
 type group struct {
 	network.Group
-	fcnt   uint32
-	closed bool
+	fcnt    uint32
+	flushed uint32 // frames below it that have not been sent are not sent
+	closed  bool
 }
 
 type queued struct {
@@ -105,6 +111,13 @@ func (n *Net) locked(f func() []network.Event) {
 			n.deliver(ev)
 		}
 	}
+}
+
+func (d *Device) loses(frame int) bool {
+	if d.Lose != nil {
+		return d.Lose(frame)
+	}
+	return d.rng.Float64() < d.LossDown
 }
 
 func (n *Net) id() string {
@@ -212,12 +225,33 @@ func (n *Net) Queued(_ context.Context, eui network.EUI64) ([]network.MessageID,
 	return ids, nil
 }
 
+// Waiting returns how many unicast messages wait for all devices together.
+func (n *Net) Waiting() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	waiting := 0
+	for _, d := range n.devices {
+		waiting += len(d.queue)
+	}
+	return waiting
+}
+
 // Flush implements [network.Network].
 func (n *Net) Flush(_ context.Context, eui network.EUI64) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.byEUI[eui].queue = nil
 	return nil
+}
+
+// FlushGroup drops the frames of a group that have not been sent yet.
+func (n *Net) FlushGroup(id network.GroupID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.Calls["FlushGroup"]++
+	if g := n.groups[id]; g != nil {
+		g.flushed = g.fcnt
+	}
 }
 
 // OpenGroup implements [network.Network].
@@ -266,10 +300,22 @@ func (n *Net) Broadcast(_ context.Context, b network.Broadcast) (uint32, error) 
 	fcnt := g.fcnt
 	g.fcnt++
 	n.frames++
+	frame := n.frames
 	n.World.After(500*time.Millisecond, "broadcast", func() {
 		n.locked(func() []network.Event {
+			if fcnt < g.flushed || g.closed {
+				return nil
+			}
+			if n.Refuse != nil {
+				if why := n.Refuse(fcnt); why != "" {
+					n.Refused++
+					return []network.Event{{ID: n.id(), Kind: network.EventDropped, Group: b.Group, Gateway: network.EUI64{0xaa},
+						FCnt: fcnt, At: n.World.Now(), Reason: why, Done: func() {}}}
+				}
+			}
+			n.lastFrame = frame
 			for _, d := range n.devices {
-				if d.hears(g.Group) && d.rng.Float64() >= d.LossDown {
+				if d.hears(g.Group) && !d.loses(frame) {
 					d.downlink(b.FPort, int(d.groupID), b.Payload)
 				}
 			}

@@ -4,7 +4,7 @@
 //
 // A [Scenario] describes the block, the air, the losses, the code and the policy of the server. [Points] expands its
 // sweep. [Run] executes it in cells, one for each (point, repetition), into a folder of CSV and JSON lines; any number
-// of workers, any split into shards ([Merge]) and any interruption give the same bytes. [Simulate] runs one cell.
+// of workers, any split into shards ([Merge]) and any interruption give the same bytes. A [Simulator] runs one cell.
 //
 // To compare an idea of one's own, implement [Code] or [Policy] and add it to [Codes] or [Policies].
 //
@@ -24,5 +24,6 @@
 //
 // Demodulation and interference below the level of frames, collisions between answers, joins and the unicast exchanges
 // before a session (class C of the FUOTAA comparison apart), class B drift, flash and its energy, NB-IoT. Packages
-// fleet and networkserver go deeper, for hundreds of devices.
+// radio, fleet and networkserver go deeper, for thousands of devices: frames in virtual time, with interference and
+// capture, several gateways, real decoders or the device library in C, and agree with this one on the same losses.
 package experiment

@@ -4,14 +4,60 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/fragmentation"
 )
 
-// The validation ladder: each model against the one below it, and theory at the bottom. V1..V5 and V12 are tests of
-// packages airtime and radio; V14 and V15 are in the published results.
+// The validation ladder: each model against the one below it, and theory at the bottom.
+var ladder = []struct{ rung, claim, folder, tests string }{
+	{"V1", "time on air, to the nanosecond", "../../airtime", "TestTimeOnAirVectors TestTimeOnAirDownlink"},
+	{"V2", "duty cycle: n fragments take (10n-9)·ToA", ".", "TestClosedFormsOfTime"},
+	{"V3", "ping slots and beacons", "../../airtime", "TestPingVectors TestNextPingSlot TestBeacons TestClearOfBeacon"},
+	{"V4", "independent losses are binomial", "../radio", "TestBernoulliIsBinomial"},
+	{"V5", "Gilbert-Elliott: loss, bursts, correlation", "../radio", "TestGilbertElliottStatistics"},
+	{"V6", "no code beats the binomial bound", ".", "TestIdealCodeMeetsTheBinomialBound"},
+	{"V7", "TS004 is random over GF(2), except where it is not", ".", "TestTS004IsRandomOnlyWhereItIs TestTwinColumnsSetTheFloor TestPotholes"},
+	{"V8", "one loss: geometric", ".", "TestOneLossIsGeometric"},
+	{"V9", "ranks = bytes = device library in C", ".", "TestRankOnlyIsByteDecode TestRankOnlyIsTheLibrary"},
+	{"V10", "carousel: coupon collector", ".", "TestCarouselIsACouponCollector"},
+	{"V11", "answers: exp(-2G), exp(-G), capture", "../radio", "TestAlohaAnswers TestCaptureUnderFading"},
+	{"V12", "Rayleigh: exp(-1/SNR)", "../radio", "TestRayleighMeetsTheClosedForm"},
+	{"V13", "energy = power × time", ".", "TestEnergyIsPowerTimesTime"},
+	{"V14", "FUOTASim", ".", "TestPublishedResults"},
+	{"V15", "FUOTAA, measured", ".", "TestPublishedResults"},
+	{"V16", "sessions queue at a gateway: M/D/1", "../radio", "TestDownlinksQueueAsMD1"},
+	{"V17", "ranks = frames in virtual time, devices in Go and in C", ".", "TestLayersAgree TestDepthsAgree"},
+	{"V18", "more redundancy, less loss, other order", ".", "TestMetamorphic TestSameBytes"},
+}
+
+// TestEveryRungHasItsTest prints the ladder and fails if a test that it names does not exist.
+func TestEveryRungHasItsTest(t *testing.T) {
+	for _, l := range ladder {
+		files, err := filepath.Glob(filepath.Join(l.folder, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var source strings.Builder
+		for _, f := range files {
+			text, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source.Write(text)
+		}
+		for _, name := range strings.Fields(l.tests) {
+			if !strings.Contains(source.String(), "\nfunc "+name+"(t *testing.T) {") {
+				t.Errorf("%s: there is no %s in %s", l.rung, name, l.folder)
+			}
+		}
+		t.Logf("%-4s %-56s %-14s %s", l.rung, l.claim, l.folder, l.tests)
+	}
+}
 
 // fixedRun is a fixed transmission with independent losses.
 func fixedRun(t *testing.T, code string, devices, m, r int, p float64) Result {
@@ -246,7 +292,7 @@ func TestCarouselIsACouponCollector(t *testing.T) {
 	}
 }
 
-// TestClosedFormsOfTime: duty cycle (V2), ping slots (V3) and energy (V13).
+// TestClosedFormsOfTime: duty cycle (V2) and ping slots (V3).
 func TestClosedFormsOfTime(t *testing.T) {
 	for dr, toa := range []float64{2.793472, 1.478656, 0.698368, 0.676864, 0.696832, 0.394496} {
 		r := simulate(t, fmt.Sprintf("devices = 5\n[block]\nfragments = 40\n[air]\ndata_rate = %d\n[policy]\nparity = 7\n", dr))
@@ -277,17 +323,30 @@ func TestClosedFormsOfTime(t *testing.T) {
 			last = at
 		}
 	}
-	p := points(t, "devices = 1\n[block]\nfragments = 1000\n[loss]\np = 0\n[energy]\nrx_mw = 24.83\nidle_mw = 0.001\n")[0]
-	sim, err := NewSimulator(p, nil)
-	if err != nil {
-		t.Fatal(err)
+}
+
+// TestEnergyIsPowerTimesTime: a device that listens all the time consumes power times time, and with the measured profile
+// the consumption of sessions rises by 24.83 mW (V13).
+func TestEnergyIsPowerTimesTime(t *testing.T) {
+	session := func(fragments int, energy string) (joules, seconds float64) {
+		p := points(t, fmt.Sprintf("devices = 1\n[block]\nfragments = %d\n[energy]\n%s\n", fragments, energy))[0]
+		sim, err := NewSimulator(p, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := sim.Run(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Scenario.EnergyOf(r, 1), r.Time.Seconds()
 	}
-	r, err := sim.Run(0)
-	if err != nil {
-		t.Fatal(err)
+	if e, s := session(1000, "rx_mw = 40\nidle_mw = 0.001"); math.Abs(e-0.04*s) > 0.04*s/1e4 {
+		t.Errorf("energy %.4f J, want power times time %.4f J", e, 0.04*s)
 	}
-	if got, want := p.Scenario.EnergyOf(r, 1), 0.02483*r.Time.Seconds(); math.Abs(got-want) > want/1e4 {
-		t.Errorf("energy %.4f J, want power times time %.4f J", got, want)
+	e1, s1 := session(100, `profile = "stm32wl-nucleo-measured"`)
+	e2, s2 := session(1000, `profile = "stm32wl-nucleo-measured"`)
+	if slope := (e2 - e1) / (s2 - s1) * 1000; math.Abs(slope-24.83) > 0.02 {
+		t.Errorf("%.3f mW, measured 24.83", slope)
 	}
 }
 

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/xml"
 	"fmt"
+	"image"
+	"image/color"
+	"image/png"
 	"io"
 	"math"
 	"strings"
@@ -37,13 +40,20 @@ func TestPlots(t *testing.T) {
 	if len(summary.Series) != 2 || len(summary.Series[0].X) != 3 {
 		t.Errorf("summary: %+v", summary.Series)
 	}
-	for _, plot := range []Plot{cdf, summary, {Title: "<&>", Series: []Series{{Name: "flat", X: []float64{3}, Y: []float64{7}}}}} {
+	for _, plot := range []Plot{cdf, summary, {Title: "<&>", Series: []Series{{Name: "flat", X: []float64{3, 4}, Y: []float64{7, 7}}}}} {
 		var a, b bytes.Buffer
 		if err := plot.SVG(&a); err != nil {
 			t.Fatal(err)
 		}
 		if err := plot.SVG(&b); err != nil || !bytes.Equal(a.Bytes(), b.Bytes()) {
 			t.Error("the same plot twice differs")
+		}
+		var picture bytes.Buffer
+		if err := plot.PNG(&picture); err != nil {
+			t.Fatal(err)
+		}
+		if img, err := png.Decode(&picture); err != nil || img.Bounds().Dx() != 1080 || !colourful(img) {
+			t.Errorf("%s: no picture with a line in it (%v)", plot.Title, err)
 		}
 		d := xml.NewDecoder(&a)
 		for {
@@ -70,6 +80,18 @@ func TestPlots(t *testing.T) {
 	if err := (Plot{Series: make([]Series, 29)}).SVG(io.Discard); err == nil || !strings.Contains(err.Error(), "29 lines") {
 		t.Errorf("29 lines: %v", err)
 	}
+}
+
+// colourful says whether a picture has pixels of the first colour of the palette.
+func colourful(img image.Image) bool {
+	for y := range img.Bounds().Dy() {
+		for x := range img.Bounds().Dx() {
+			if color.RGBAModel.Convert(img.At(x, y)) == palette[0] {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // TestFitFindsWhatWasPutIn makes traces of known processes.

@@ -1,15 +1,21 @@
 package experiment
 
 import (
-	"bytes"
 	"encoding/csv"
-	"encoding/xml"
 	"fmt"
+	"image/color"
 	"io"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgimg"
+	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 // Series is a line of a plot.
@@ -27,137 +33,86 @@ type Plot struct {
 
 // A palette that colour-blind readers can tell apart (Okabe and Ito), and dashes for more lines than colours.
 var (
-	palette = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"}
-	dashes  = []string{"", "7 4", "2 3", "9 3 2 3"}
+	palette = []color.RGBA{{0x00, 0x72, 0xb2, 0xff}, {0xd5, 0x5e, 0x00, 0xff}, {0x00, 0x9e, 0x73, 0xff}, {0xcc, 0x79, 0xa7, 0xff},
+		{0xe6, 0x9f, 0x00, 0xff}, {0x56, 0xb4, 0xe9, 0xff}, {0x00, 0x00, 0x00, 0xff}}
+	dashes = [][]vg.Length{nil, {7, 4}, {2, 3}, {9, 3, 2, 3}}
 )
 
 const (
-	plotWidth, plotHeight  = 860, 520
-	plotLeft, plotTop      = 78, 44
-	plotRight, plotBottom  = 20, 60
-	maxSeries              = 28 // that palette and dashes tell apart
-	legendRow, legendWidth = 18, 26
+	maxSeries             = 28 // that palette and dashes tell apart
+	plotWidth, plotHeight = 9 * vg.Inch, 5.5 * vg.Inch
+	plotResolution        = 120 // dots per inch of PNG
 )
 
 // SVG draws the chart. The same data give the same bytes.
 func (p Plot) SVG(w io.Writer) error {
-	if len(p.Series) == 0 {
-		return fmt.Errorf("experiment: nothing to plot")
+	chart, err := p.chart()
+	if err != nil {
+		return err
 	}
-	if len(p.Series) > maxSeries {
-		return fmt.Errorf("experiment: %d lines in one plot, want at most %d; sweep less or plot part of it", len(p.Series), maxSeries)
-	}
-	x0, x1, y0, y1 := math.Inf(1), math.Inf(-1), math.Inf(1), math.Inf(-1)
-	for _, s := range p.Series {
-		for i := range s.X {
-			x0, x1 = min(x0, s.X[i]), max(x1, s.X[i])
-			y0, y1 = min(y0, s.Y[i]), max(y1, s.Y[i])
-		}
-	}
-	if !(x0 <= x1) || math.IsInf(x1-x0, 0) || math.IsNaN(y1-y0) || math.IsInf(y1-y0, 0) {
-		return fmt.Errorf("experiment: the lines of the plot have no finite points")
-	}
-	if y0 >= 0 && y1 <= 1.0000001 {
-		y0, y1 = 0, 1 // a share
-	}
-	xt, yt := ticks(x0, x1), ticks(y0, y1)
-	x0, x1 = min(x0, xt[0]), max(x1, xt[len(xt)-1])
-	y0, y1 = min(y0, yt[0]), max(y1, yt[len(yt)-1])
-	sx := func(x float64) float64 {
-		return plotLeft + (x-x0)/(x1-x0)*(plotWidth-plotLeft-plotRight)
-	}
-	sy := func(y float64) float64 {
-		return plotHeight - plotBottom - (y-y0)/(y1-y0)*(plotHeight-plotTop-plotBottom)
-	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="13">`+"\n",
-		plotWidth, plotHeight, plotWidth, plotHeight)
-	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="white"/>`+"\n", plotWidth, plotHeight)
-	for _, x := range xt {
-		fmt.Fprintf(&b, `<path d="M%.1f %dV%d" stroke="#ddd"/><text x="%.1f" y="%d" text-anchor="middle">%s</text>`+"\n",
-			sx(x), plotTop, plotHeight-plotBottom, sx(x), plotHeight-plotBottom+18, label(x))
-	}
-	for _, y := range yt {
-		fmt.Fprintf(&b, `<path d="M%d %.1fH%d" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end">%s</text>`+"\n",
-			plotLeft, sy(y), plotWidth-plotRight, plotLeft-8, sy(y)+4, label(y))
-	}
-	fmt.Fprintf(&b, `<path d="M%d %dV%dH%d" stroke="black" fill="none"/>`+"\n", plotLeft, plotTop, plotHeight-plotBottom, plotWidth-plotRight)
-	fmt.Fprintf(&b, `<text x="%d" y="26" font-size="16">%s</text>`+"\n", plotLeft, escape(p.Title))
-	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">%s</text>`+"\n", (plotLeft+plotWidth-plotRight)/2, plotHeight-18, escape(p.XLabel))
-	fmt.Fprintf(&b, `<text transform="translate(20 %d) rotate(-90)" text-anchor="middle">%s</text>`+"\n", (plotTop+plotHeight-plotBottom)/2, escape(p.YLabel))
-	for i, s := range p.Series {
-		var d strings.Builder
-		for j := range s.X {
-			switch {
-			case j == 0:
-				fmt.Fprintf(&d, "M%.1f %.1f", sx(s.X[j]), sy(s.Y[j]))
-			case s.Step:
-				fmt.Fprintf(&d, "H%.1fV%.1f", sx(s.X[j]), sy(s.Y[j]))
-			default:
-				fmt.Fprintf(&d, "L%.1f %.1f", sx(s.X[j]), sy(s.Y[j]))
-			}
-		}
-		fmt.Fprintf(&b, `<path d="%s" %s/>`+"\n", d.String(), style(i))
-	}
-	// The legend sits in the lower right corner, where distributions leave room.
-	longest := 0
-	for _, s := range p.Series {
-		longest = max(longest, len(s.Name))
-	}
-	if len(p.Series) > 1 {
-		width, height := legendWidth+14+longest*7, legendRow*len(p.Series)+8
-		x, y := plotWidth-plotRight-width-8, plotHeight-plotBottom-height-8
-		fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%d" height="%d" fill="white" fill-opacity="0.85" stroke="#bbb"/>`+"\n", x, y, width, height)
-		for i, s := range p.Series {
-			row := y + legendRow*i + 16
-			fmt.Fprintf(&b, `<path d="M%d %dh%d" %s/><text x="%d" y="%d">%s</text>`+"\n", x+6, row-4, legendWidth-6, style(i), x+legendWidth+6, row, escape(s.Name))
-		}
-	}
-	b.WriteString("</svg>\n")
-	_, err := w.Write(b.Bytes())
+	c := vgsvg.New(plotWidth, plotHeight)
+	chart.Draw(draw.New(c))
+	_, err = c.WriteTo(w)
 	return err
 }
 
-func style(i int) string {
-	dash := ""
-	if d := dashes[i/len(palette)]; d != "" {
-		dash = fmt.Sprintf(` stroke-dasharray="%s"`, d)
+// PNG draws the chart, of 1080 by 660 pixels.
+func (p Plot) PNG(w io.Writer) error {
+	chart, err := p.chart()
+	if err != nil {
+		return err
 	}
-	return fmt.Sprintf(`fill="none" stroke="%s" stroke-width="1.8"%s`, palette[i%len(palette)], dash)
+	c := vgimg.NewWith(vgimg.UseWH(plotWidth, plotHeight), vgimg.UseDPI(plotResolution))
+	chart.Draw(draw.New(c))
+	_, err = vgimg.PngCanvas{Canvas: c}.WriteTo(w)
+	return err
 }
 
-func escape(s string) string {
-	var b strings.Builder
-	xml.EscapeText(&b, []byte(s)) // to a builder; cannot fail
-	return b.String()
-}
-
-// ticks returns some round numbers that cover an interval.
-func ticks(low, high float64) []float64 {
-	if high-low < 1e-12*max(math.Abs(high), 1) {
-		low, high = low-0.5, high+0.5
+func (p Plot) chart() (*plot.Plot, error) {
+	if len(p.Series) == 0 {
+		return nil, fmt.Errorf("experiment: nothing to plot")
 	}
-	unit := math.Pow(10, math.Floor(math.Log10((high-low)/6)))
-	for _, k := range []float64{1, 2, 5, 10} {
-		if (high-low)/(unit*k) <= 8 {
-			unit *= k
-			break
+	if len(p.Series) > maxSeries {
+		return nil, fmt.Errorf("experiment: %d lines in one plot, want at most %d; sweep less or plot part of it", len(p.Series), maxSeries)
+	}
+	c := plot.New()
+	c.Title.Text, c.X.Label.Text, c.Y.Label.Text = p.Title, p.XLabel, p.YLabel
+	for _, font := range []*draw.TextStyle{&c.Title.TextStyle, &c.X.Label.TextStyle, &c.Y.Label.TextStyle, &c.X.Tick.Label, &c.Y.Tick.Label, &c.Legend.TextStyle} {
+		font.Font.Variant = "Sans"
+	}
+	c.Title.Padding, c.Legend.Padding = vg.Points(6), vg.Points(2)
+	c.Legend.ThumbnailWidth = vg.Points(28)
+	c.Legend.XOffs, c.Legend.YOffs = -vg.Points(6), vg.Points(6) // in the lower right corner, where distributions leave room
+	grid := plotter.NewGrid()
+	grid.Horizontal.Color, grid.Vertical.Color = color.Gray{0xdd}, color.Gray{0xdd}
+	c.Add(grid)
+	for i, s := range p.Series {
+		points := make(plotter.XYs, len(s.X))
+		for j := range points {
+			points[j] = plotter.XY{X: s.X[j], Y: s.Y[j]}
+		}
+		line, err := plotter.NewLine(points)
+		if err != nil {
+			return nil, fmt.Errorf("experiment: line %q of the plot: %w", s.Name, err)
+		}
+		line.LineStyle = draw.LineStyle{Color: palette[i%len(palette)], Width: vg.Points(1.4), Dashes: dashes[i/len(palette)]}
+		if s.Step {
+			line.StepStyle = plotter.PostStep
+		}
+		c.Add(line)
+		if len(p.Series) > 1 {
+			c.Legend.Add(s.Name, line)
 		}
 	}
-	var out []float64
-	for i := math.Floor(low / unit); ; i++ {
-		out = append(out, i*unit)
-		if i*unit >= high-unit*1e-9 {
-			return out
+	if c.Y.Min >= 0 && c.Y.Max <= 1.0000001 {
+		c.Y.Min, c.Y.Max = 0, 1 // a share
+	}
+	for _, a := range []*plot.Axis{&c.X, &c.Y} {
+		if a.Max-a.Min < 1e-12*max(math.Abs(a.Max), 1) {
+			a.Min, a.Max = a.Min-0.5, a.Max+0.5
 		}
 	}
-}
-
-func label(x float64) string {
-	if math.Abs(x) < 1e-12 {
-		return "0"
-	}
-	return strconv.FormatFloat(x, 'g', 6, 64)
+	return c, nil
 }
 
 // PlotCDF reads a cdf.csv and draws the share of devices complete over the fragments sent, one line for each point.

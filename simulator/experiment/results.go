@@ -17,20 +17,6 @@ import (
 	"strings"
 )
 
-// Wilson returns the 95 % confidence interval of a proportion by Wilson's score method.
-func Wilson(hits, n int) (low, high float64) {
-	if n == 0 {
-		return 0, 1
-	}
-	const z = 1.959963984540054
-	// Explicit conversions forbid fused operations: the same digits on every processor.
-	p, N := float64(hits)/float64(n), float64(n)
-	z2n := float64(z*z) / N
-	middle := (p + float64(z2n/2)) / (1 + z2n)
-	half := float64(z*math.Sqrt(float64(float64(p*(1-p))/N)+z2n/float64(4*N))) / (1 + z2n)
-	return max(0, middle-half), min(1, middle+half)
-}
-
 // Quantile returns after how many fragments sent at least the share q of all devices was complete; ok is false if
 // fewer ever were.
 func (r Result) Quantile(q float64) (sent int, ok bool) {
@@ -84,7 +70,10 @@ func Pool(results []Result) Result {
 }
 
 // EnergyOf returns the mean energy of a device in joules, from a result of reps repetitions that took r.Time in all.
-func (s *Scenario) EnergyOf(r Result, reps int) float64 {
+func (s *Scenario) EnergyOf(r Result, reps int) float64 { return float64(s.energy(r, reps)) / 1e9 }
+
+// energy is that in nJ.
+func (s *Scenario) energy(r Result, reps int) int64 {
 	if r.Devices == 0 {
 		return 0
 	}
@@ -92,8 +81,7 @@ func (s *Scenario) EnergyOf(r Result, reps int) float64 {
 	receive := int64(float64(s.Energy.Receive*1000) + 0.5)      // µW
 	idle := int64(float64(s.Energy.Idle*1000) + 0.5)
 	// nJ, in 128 bits: a million devices listening for weeks at watts exceed 64.
-	mean := mulDiv(receive, r.Listening, int64(r.Devices)) + mulDiv(idle, max(0, total-r.Listening), int64(r.Devices))
-	return float64(mean) / 1e9
+	return mulDiv(receive, r.Listening, int64(r.Devices)) + mulDiv(idle, max(0, total-r.Listening), int64(r.Devices))
 }
 
 func mulDiv(a, b, c int64) int64 {
@@ -127,7 +115,7 @@ func decimals(x float64, n int) string { return strconv.FormatFloat(x, 'f', n, 6
 //
 //	results.csv    one row per repetition
 //	results.jsonl  the same with the complete distribution, one JSON object per repetition
-//	summary.csv    one row per point: shares with 95 % intervals, quantiles, means
+//	summary.csv    one row per point: shares, means and their 95 % intervals, quantiles
 //	cdf.csv        devices complete after each number of fragments, by point
 //	manifest.json  what was run, and the SHA-256 of each of these files
 //
@@ -142,7 +130,8 @@ func WriteResults(dir string, points []Point, digest string, results []Result) e
 	}
 	rep.Write(header(points[0], append(append([]string{"rep"}, columns...), qs...)...))
 	sum.Write(header(points[0], append([]string{"reps", "fragments", "devices", "complete", "share", "share_low", "share_high",
-		"sent_mean", "sent_sd", "polls_mean", "uplinks_mean", "airtime_mean_s", "time_mean_s", "energy_mean_J"}, qs...)...))
+		"share_boot_low", "share_boot_high", "sent_mean", "sent_mean_low", "sent_mean_high", "sent_sd", "polls_mean", "uplinks_mean", "airtime_mean_s",
+		"time_mean_s", "time_mean_low_s", "time_mean_high_s", "energy_mean_J", "energy_mean_low_J", "energy_mean_high_J"}, qs...)...))
 	dist.Write(header(points[0], "sent", "complete", "devices"))
 	enc := json.NewEncoder(&lines)
 	for i, p := range points {
@@ -171,10 +160,14 @@ func WriteResults(dir string, points []Point, digest string, results []Result) e
 		pool := Pool(mine)
 		low, high := Wilson(pool.Complete, pool.Devices)
 		mean := func(x float64) string { return decimals(x/float64(n), 6) }
+		boot := p.Scenario.bootstrap(i, mine)
 		row := append(prefix(p), strconv.Itoa(n), strconv.Itoa(p.Scenario.Block.Fragments), strconv.Itoa(pool.Devices), strconv.Itoa(pool.Complete),
-			decimals(float64(pool.Complete)/float64(pool.Devices), 6), decimals(low, 6), decimals(high, 6),
-			mean(float64(pool.Sent)), decimals(deviation(mine), 6), mean(float64(pool.Polls)), mean(float64(pool.Uplinks)),
-			mean(pool.Airtime.Seconds()), mean(pool.Time.Seconds()), decimals(p.Scenario.EnergyOf(pool, n), 6))
+			decimals(float64(pool.Complete)/float64(pool.Devices), 6), decimals(low, 6), decimals(high, 6))
+		row = append(append(row, boot.share...), mean(float64(pool.Sent)))
+		row = append(append(row, boot.sent...), decimals(deviation(mine), 6), mean(float64(pool.Polls)), mean(float64(pool.Uplinks)),
+			mean(pool.Airtime.Seconds()), mean(pool.Time.Seconds()))
+		row = append(append(row, boot.time...), decimals(p.Scenario.EnergyOf(pool, n), 6))
+		row = append(row, boot.energy...)
 		sum.Write(append(row, quantileCells(pool)...))
 		total := 0
 		for _, d := range pool.Done {
@@ -209,7 +202,7 @@ func WriteResults(dir string, points []Point, digest string, results []Result) e
 // Generator names the random numbers and the model; it changes when the same scenario gives other results.
 const Generator = "splitmix64-counter/1"
 
-const manifestFormat = "sower-experiment-1"
+const manifestFormat = "sower-experiment-2"
 
 // Manifest says what a folder of results holds.
 type Manifest struct {
@@ -317,6 +310,15 @@ func VerifyDir(ctx context.Context, dir string, open func(string) (io.ReadCloser
 	}
 	if len(m.Points) == 0 {
 		return 0, fmt.Errorf("experiment: manifest.json names no points")
+	}
+	for i := range m.Points {
+		s := &m.Points[i].Scenario
+		if s.Block.Bytes > 0 {
+			s.Block.Fragments = 0 // was computed
+		}
+		if err := s.complete(); err != nil {
+			return 0, fmt.Errorf("experiment: manifest.json: point %d: %w", i, err)
+		}
 	}
 	for name, want := range m.Files {
 		b, err := os.ReadFile(filepath.Join(dir, filepath.Base(name)))

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +22,8 @@ type Device struct {
 	cfg     DeviceConfig
 	limit   int // bytes of an uplink
 	station *radio.Station
-	clock   time.Duration // ahead of GPS time
+	clock   time.Duration // ahead of GPS time, when the device was born
+	born    time.Time
 	// From the decision to transmit to the transmission. It keeps apart the answers of devices that heard the
 	// same frame.
 	turnaround time.Duration
@@ -34,7 +36,8 @@ type Device struct {
 	devNonce uint16
 	joins    uint32
 	session  *session
-	members  []uint32 // group addresses ever set, for the keys of the loss process
+	members  []uint32    // group addresses ever set, for the keys of the loss process
+	booted   []time.Time // of the latest resets that nobody asked for, at most maxResets
 
 	// Forgotten by a reset.
 	groups   [maxGroups]*group
@@ -43,7 +46,8 @@ type Device struct {
 	ackNext  bool // a confirmed downlink waits for its acknowledgement
 	pullNext bool // the network has more for us
 
-	radio radioState
+	radio  radioState
+	phases Phases // finished ones, without Sleep
 
 	mu    sync.Mutex
 	stats Stats
@@ -52,6 +56,12 @@ type Device struct {
 const (
 	maxGroups  = 4 // McGroupID 0..3
 	maxWaiting = 16
+
+	// A device that resets itself takes bootTime until its MAC speaks to it again. One that has done so maxResets
+	// times within loopTime is in a boot loop and is stopped.
+	bootTime  = time.Second
+	maxResets = 10
+	loopTime  = time.Minute
 )
 
 // EUI returns the DevEUI.
@@ -107,19 +117,38 @@ func (d *Device) id() uint64 { return binary.BigEndian.Uint64(d.cfg.EUI[:]) }
 // now is the clock of the device in milliseconds.
 func (d *Device) now() uint64 { return d.reading(d.f.cfg.World.Now()) }
 
-func (d *Device) reading(t time.Time) uint64 {
-	return uint64((airtime.GPS(t) + d.clock) / time.Millisecond)
+func (d *Device) reading(t time.Time) uint64 { return uint64(d.shown(t) / time.Millisecond) }
+
+// shown is what the clock of the device shows, as GPS time.
+func (d *Device) shown(t time.Time) time.Duration {
+	return airtime.GPS(t) + d.clock + drifted(t.Sub(d.born), d.cfg.Drift)
+}
+
+// drifted is by how much a clock gains in so much time.
+func drifted(elapsed time.Duration, ppm float64) time.Duration {
+	if ppm == 0 {
+		return 0
+	}
+	return time.Duration(float64(elapsed) * ppm / 1e6)
 }
 
 // instant is the first instant at which the clock of the device shows ms. Far futures are cut to a century.
 func (d *Device) instant(ms uint64) time.Time {
 	const century = 100 * 365 * 24 * time.Hour
 	now := d.f.cfg.World.Now()
-	shown := airtime.GPS(now) + d.clock
+	shown := d.shown(now)
 	if ms > uint64((shown+century)/time.Millisecond) {
 		return now.Add(century)
 	}
-	return now.Add(time.Duration(ms)*time.Millisecond - shown)
+	wait := time.Duration(ms)*time.Millisecond - shown
+	if d.cfg.Drift == 0 {
+		return now.Add(wait)
+	}
+	t := now.Add(time.Duration(float64(wait) / (1 + float64(d.cfg.Drift/1e6))))
+	for d.reading(t) < ms { // rounded down
+		t = t.Add(time.Microsecond)
+	}
+	return t
 }
 
 // turn runs one turn of the application.
@@ -143,7 +172,11 @@ func (d *Device) down(gps time.Duration, port, group uint8, data []byte) {
 	if !d.running() {
 		return
 	}
-	p := binary.LittleEndian.AppendUint64(d.f.scratch[:0], uint64((gps+d.clock)/time.Millisecond))
+	shown := gps + d.clock
+	if d.cfg.Drift != 0 {
+		shown += drifted(d.f.cfg.World.Now().Sub(d.born), d.cfg.Drift)
+	}
+	p := binary.LittleEndian.AppendUint64(d.f.scratch[:0], uint64(shown/time.Millisecond))
 	p = append(append(p, port, group), data...)
 	d.f.scratch = p
 	d.hand(modem.Frame{Type: modem.TypeDown, Payload: p}, false)
@@ -217,17 +250,33 @@ func (d *Device) process(frames []modem.Frame, err error, awaited bool) {
 			return
 		}
 	}
+	up := d.f.cfg.World.Now().Add(bootTime)
+	cause := "announced"
 	if lost && resets == 0 && !awaited {
-		resets = 1
+		resets, cause = 1, "by the watchdog"
 		d.forget()
-		d.tickAt(d.f.cfg.World.Now())
+		d.tickAt(up)
 	}
 	if resets > 0 {
 		d.count(func(s *Stats) { s.Resets += resets })
+		if !awaited && d.loops(resets) {
+			d.fail(fmt.Errorf("fleet: device %s is in a boot loop: %d resets within %s, the last one %s", d.cfg.EUI, maxResets, loopTime, cause))
+			return
+		}
 	}
 	if (lost || resets > 0 || awaited) && d.session != nil {
-		d.wakeAt(d.f.cfg.World.Now(), d.link)
+		d.wakeAt(up, d.link)
 	}
+}
+
+// loops takes note of resets that the device made of its own, and says whether they are too many.
+func (d *Device) loops(resets int) bool {
+	now := d.f.cfg.World.Now()
+	for range min(resets, maxResets) {
+		d.booted = append(d.booted, now)
+	}
+	d.booted = slices.Delete(d.booted, 0, max(0, len(d.booted)-maxResets))
+	return len(d.booted) == maxResets && now.Sub(d.booted[0]) < loopTime
 }
 
 // idle sets the timer of the device to an instant of its clock.

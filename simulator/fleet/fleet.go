@@ -12,8 +12,14 @@
 // sessions and receive windows are gone until the application sets them again; the first frame of a group set
 // again may have any counter of the group's range.
 //
-// Not modelled: ADR and other MAC commands, repeated transmissions, duty-cycle limits of devices,
-// beacons that are lost, unicast of class B, LoRaWAN 1.1, drift of the device clock.
+// In class B a device is synchronised by the beacons it hears, which the loss process decides like all frames
+// ([radio.Beacon]). Without them its ping slots move with the drift of its clock, and it widens them by its tolerance
+// on both sides; two hours after the last one it opens none until it hears another (TS001-1.0.4).
+//
+// [Device.Phases] says how long the radio was in each of its states, and [Power] what that consumed.
+//
+// Not modelled: ADR and other MAC commands, repeated transmissions, duty-cycle limits of devices, finding the first
+// beacon, unicast of class B, LoRaWAN 1.1.
 package fleet
 
 import (
@@ -63,6 +69,8 @@ type DeviceConfig struct {
 	AppKey      lorawan.AES128Key // root key of OTAA
 	DataRate    int               // of uplinks
 	ClockOffset time.Duration     // by how much the clock of the device is ahead of GPS time, plus up to 1 s; may be negative
+	Drift       float64           // of the clock, in parts per million, within ±500; positive runs fast
+	Tolerance   float64           // class B: for which drift ping slots are widened while beacons are missed, in ppm, 0..500
 	PowerUp     time.Duration     // after the world's present time
 	DevNonce    uint16            // used last; a server refuses every nonce that it has seen
 	App         App
@@ -81,6 +89,7 @@ type Stats struct {
 	MulticastsLost    int // frames of its groups lost on the air during a session
 	MulticastsDeaf    int // likewise, but missed because the radio was busy with something else
 	MulticastsRefused int // received, with an old or repeated counter, out of range, or with a wrong MIC
+	BeaconsLost       int // during class B sessions
 	Resets            int
 }
 
@@ -132,10 +141,12 @@ func (f *Fleet) Add(cfg DeviceConfig) (*Device, error) {
 		return nil, fmt.Errorf("fleet: device %s has no App", cfg.EUI)
 	case cfg.PowerUp < 0:
 		return nil, fmt.Errorf("fleet: device %s: power-up %s lies in the past", cfg.EUI, cfg.PowerUp)
+	case !(cfg.Drift >= -500 && cfg.Drift <= 500) || !(cfg.Tolerance >= 0 && cfg.Tolerance <= 500):
+		return nil, fmt.Errorf("fleet: device %s: clock drift %v and tolerance %v ppm, want -500..500 and 0..500", cfg.EUI, cfg.Drift, cfg.Tolerance)
 	case airtime.GPS(now)+cfg.ClockOffset < 0:
 		return nil, fmt.Errorf("fleet: device %s: clock offset %s puts the clock before the GPS epoch", cfg.EUI, cfg.ClockOffset)
 	}
-	d := &Device{f: f, cfg: cfg, limit: limit, devNonce: cfg.DevNonce}
+	d := &Device{f: f, cfg: cfg, limit: limit, devNonce: cfg.DevNonce, born: now}
 	d.clock = cfg.ClockOffset + time.Duration(radio.Hash(d.id(), 0)%uint64(time.Second))
 	d.turnaround = time.Millisecond + time.Duration(radio.Hash(d.id(), 1)%uint64(time.Millisecond))
 	if d.station, err = f.cfg.Medium.NewStation(cfg.EUI, d); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -524,6 +525,49 @@ func TestWatchdogReset(t *testing.T) {
 	}
 }
 
+// TestBootLoopStopsTheDevice: a device that its watchdog resets again and again, or that resets itself again and again,
+// is declared dead after ten resets within a minute of virtual time, and says so; one that resets now and then is not.
+func TestBootLoopStopsTheDevice(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		boot  []modem.Message
+		every time.Duration // of the device clock; 0: at once
+		want  string
+	}{
+		{"watchdog", []modem.Message{modem.IdleUntil{}}, 0, "in a boot loop: 10 resets within 1m0s, the last one by the watchdog"},
+		{"announced", []modem.Message{modem.Reset{Reason: modem.ResetInstall}, idle}, 0, "in a boot loop: 10 resets within 1m0s, the last one announced"},
+		{"every 7 s", []modem.Message{modem.IdleUntil{}}, 7 * time.Second, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			app := &script{}
+			asleep := false
+			app.answer = func(m modem.Message) []modem.Message {
+				if _, is := m.(modem.Link); is && tt.every > 0 && !asleep {
+					asleep = true
+					return []modem.Message{modem.IdleUntil{Time: m.(modem.Link).Time + uint64(tt.every/time.Millisecond)}}
+				}
+				asleep = false
+				return tt.boot
+			}
+			b := newBench(t, app, nil)
+			b.run(24 * time.Hour)
+			s := b.device.Stats()
+			if tt.want == "" {
+				if b.failed != nil || s.Stopped || s.Resets < 10000 {
+					t.Errorf("stopped %v (%v) after %d resets, want one that lives with them", s.Stopped, b.failed, s.Resets)
+				}
+				return
+			}
+			if b.failed == nil || !strings.Contains(b.failed.Error(), tt.want) || !strings.Contains(b.failed.Error(), devEUI.String()) {
+				t.Errorf("reported %v, want %q", b.failed, tt.want)
+			}
+			if !s.Stopped || s.Resets != 10 || len(app.turns) > 15 {
+				t.Errorf("stopped %v after %d resets and %d turns", s.Stopped, s.Resets, len(app.turns))
+			}
+		})
+	}
+}
+
 // The device is ticked when its own clock, not the world's, shows the time it asked for.
 func TestTickFollowsTheDeviceClock(t *testing.T) {
 	const offset = -333 * time.Hour
@@ -595,6 +639,8 @@ func TestAddRefusesWhatCannotWork(t *testing.T) {
 		"DR12":                 func(c *fleet.DeviceConfig) { c.DataRate = 12 },
 		"lies in the past":     func(c *fleet.DeviceConfig) { c.PowerUp = -1 },
 		"before the GPS epoch": func(c *fleet.DeviceConfig) { c.ClockOffset = -100 * 365 * 24 * time.Hour },
+		"clock drift 501":      func(c *fleet.DeviceConfig) { c.Drift = 501 },
+		"tolerance NaN":        func(c *fleet.DeviceConfig) { c.Tolerance = math.NaN() },
 	} {
 		cfg := good
 		change(&cfg)
@@ -612,72 +658,4 @@ func TestAddRefusesWhatCannotWork(t *testing.T) {
 	if err := b.fleet.Close(); err != nil || !b.app.closed {
 		t.Errorf("Close = %v, App closed %v", err, b.app.closed)
 	}
-}
-
-// counter is the leanest App: it counts its turns.
-type counter struct {
-	boot  []modem.Message
-	idle  []modem.Frame
-	turns int
-}
-
-func (c *counter) PowerUp() ([]modem.Frame, error) {
-	c.idle = encode([]modem.Message{idle})
-	return encode(append(c.boot, idle)), nil
-}
-
-func (c *counter) Turn(modem.Frame) ([]modem.Frame, error) { c.turns++; return c.idle, nil }
-
-func (c *counter) Close() error { return nil }
-
-// BenchmarkMulticast measures deliveries: radio, MIC, decryption and one turn of an application in Go.
-func BenchmarkMulticast(b *testing.B) {
-	const devices = 1000
-	w := world.New(epoch)
-	loss, err := radio.NewIndependent(1, 0, 0.1)
-	if err != nil {
-		b.Fatal(err)
-	}
-	medium := radio.NewMedium(w, radio.EU868(), loss)
-	f, err := fleet.New(fleet.Config{World: w, Medium: medium})
-	if err != nil {
-		b.Fatal(err)
-	}
-	for i := range devices {
-		app := &counter{boot: []modem.Message{
-			modem.SetMcGroup{ID: 0, Defined: true, Addr: mcAddr, AppSKey: mcApp, NwkSKey: mcNwk, MaxFCnt: 1 << 31},
-			modem.Session{Class: 'C', DR: mcDR, Frequency: mcFreq, Start: clock(0), End: clock(50000 * time.Hour)},
-		}}
-		if _, err := f.Add(fleet.DeviceConfig{EUI: lorawan.EUI64{1, byte(i), byte(i >> 8)}, App: app}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	g, err := medium.NewGateway(gateway, nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	h := &bench{t: b, world: w, gateway: g}
-	var addr lorawan.DevAddr
-	binary.BigEndian.PutUint32(addr[:], mcAddr)
-	at := time.Minute
-	if err := w.Run(b.Context(), epoch.Add(at)); err != nil {
-		b.Fatal(err)
-	}
-	fCnt, deliveries := uint32(0), 0
-	for b.Loop() {
-		raw, err := h.data(lorawan.UnconfirmedDataDown, addr, fCnt, false, 201, strings.Repeat("x", 50), mcApp, mcNwk).MarshalBinary()
-		if err != nil {
-			b.Fatal(err)
-		}
-		at += 500 * time.Millisecond
-		if err := g.Transmit(radio.Frame{Payload: raw, Frequency: mcFreq, DataRate: mcDR}, epoch.Add(at)); err != nil {
-			b.Fatal(err)
-		}
-		if err := w.Run(b.Context(), epoch.Add(at+450*time.Millisecond)); err != nil {
-			b.Fatal(err)
-		}
-		fCnt++
-		deliveries += devices
-	}
-	b.ReportMetric(float64(deliveries)/b.Elapsed().Seconds(), "deliveries/s")
 }

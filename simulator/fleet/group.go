@@ -69,7 +69,10 @@ func (d *Device) setSession(m modem.Session) error {
 		if m.Periodicity > 7 || d.groups[m.ID] == nil {
 			return fmt.Errorf("SESSION of class B with periodicity %d, group defined: %v; want 0..7 and a group", m.Periodicity, d.groups[m.ID] != nil)
 		}
-		d.pingSlots(ses, m, d.groups[m.ID].Addr, max(airtime.GPS(from), airtime.GPS(d.f.cfg.World.Now())), airtime.GPS(until))
+		ses.classB = true
+		begin := max(airtime.GPS(from), airtime.GPS(d.f.cfg.World.Now()))
+		ses.synchronised = begin
+		d.pingSlots(ses, m, d.groups[m.ID].Addr, begin, airtime.GPS(until))
 	default:
 		return fmt.Errorf("SESSION of class %q, want B or C", m.Class)
 	}
@@ -78,18 +81,46 @@ func (d *Device) setSession(m modem.Session) error {
 
 // reception is a session that is open: a window of class C, or the ping slots of the present beacon period.
 type reception struct {
-	windows []*radio.Window
-	next    *world.Event // the next beacon
+	windows      []*radio.Window
+	next         *world.Event  // the next beacon
+	synchronised time.Duration // GPS time of the last beacon heard, or of the start
+
+	classB bool
+	frames time.Duration // of class B: longer than their slots were open
+	away   time.Duration // of class C: the radio was needed for something else
 }
 
-// pingSlots opens the ping slots of one beacon period, from the GPS time on, and comes back with the next beacon.
-// Beacons keep the device to the time of the network, whatever its own clock shows.
+// beaconless is how long a device keeps its ping slots without a beacon.
+const beaconless = 2 * time.Hour
+
+// preambleSlack is how many of the 8 symbols of a preamble a receiver can do without.
+const preambleSlack = 3
+
+// pingSlots opens the ping slots of one beacon period, from the GPS time on, and comes back with the next beacon. A clock
+// that runs fast opens them early, by what it has gained since the last beacon heard.
 func (d *Device) pingSlots(r *reception, m modem.Session, addr uint32, from, until time.Duration) {
-	r.windows = r.windows[:0]
-	next := airtime.BeaconStart(from) + airtime.BeaconPeriod
+	d.phases.Session += r.listened(airtime.UTC(from)) // the last period's
+	r.windows, r.frames = r.windows[:0], 0
+	beacon := airtime.BeaconStart(from)
+	if beacon == from {
+		d.phases.Beacons += d.f.cfg.Medium.Plan().Region.BeaconTimeOnAir()
+		key := radio.Key{Device: d.cfg.EUI, Kind: radio.Beacon, Counter: uint32(beacon / airtime.BeaconPeriod)}
+		if _, heard := d.f.cfg.Medium.Carry(key, airtime.UTC(beacon)); heard {
+			r.synchronised = beacon
+		} else {
+			d.count(func(s *Stats) { s.BeaconsLost++ })
+		}
+	}
+	slack := preambleSlack * d.symbol(int(m.DR))
+	next := beacon + airtime.BeaconPeriod
 	for slot := airtime.NextPingSlot(addr, from, m.Periodicity); slot < min(next, until); slot = airtime.NextPingSlot(addr, slot+1, m.Periodicity) {
+		since := slot - r.synchronised
+		if since > beaconless {
+			break
+		}
+		opens, wider := airtime.UTC(slot-drifted(since, d.cfg.Drift)), drifted(since, d.cfg.Tolerance)
 		r.windows = append(r.windows, d.station.Listen(radio.Window{
-			From: airtime.UTC(slot), Until: airtime.UTC(slot + airtime.PingSlotLength),
+			From: opens.Add(-wider - slack), Until: opens.Add(airtime.PingSlotLength + wider),
 			Frequency: m.Frequency, DataRate: int(m.DR), Priority: priorityClassC,
 		}))
 	}
@@ -104,6 +135,7 @@ func (d *Device) cancelSession(id uint8) {
 	if r == nil {
 		return
 	}
+	d.phases.Session += r.listened(d.f.cfg.World.Now())
 	for _, w := range r.windows {
 		d.station.Close(w)
 	}
@@ -133,6 +165,9 @@ func (d *Device) multicast(f radio.Frame) {
 		d.mu.Lock()
 		d.stats.Multicasts++
 		d.mu.Unlock()
+		if r := d.sessions[g.ID]; r != nil {
+			r.heardInSlot(f)
+		}
 		d.down(o.clock(f.End), o.port, g.ID, v.data)
 		d.kick()
 		return

@@ -43,8 +43,10 @@ type radioState struct {
 
 // forget ends the cycle.
 func (r *radioState) forget(d *Device) {
+	now := d.f.cfg.World.Now()
 	for _, w := range []*radio.Window{r.rx1, r.rx2} {
 		if w != nil {
+			d.phases.Windows += max(0, earlier(w.Until, now).Sub(w.From))
 			d.station.Close(w)
 		}
 	}
@@ -146,6 +148,8 @@ func (d *Device) send(phy lorawan.PHYPayload, key radio.Key, delay time.Duration
 			s.Uplinks++
 		}
 	})
+	d.phases.Transmit += end.Sub(now)
+	d.otherwise(now, end.Sub(now))
 	r := &d.radio
 	r.busy = true
 	f1, dr1 := plan.RX1(frequency, d.cfg.DataRate)
@@ -158,13 +162,19 @@ func (d *Device) send(phy lorawan.PHYPayload, key radio.Key, delay time.Duration
 
 // listen opens a class A window: for eight symbols, or 10 ms if that is longer.
 func (d *Device) listen(from time.Time, frequency uint32, dataRate int) *radio.Window {
-	open := 10 * time.Millisecond
-	if rate, err := d.f.cfg.Medium.Plan().Region.DataRate(dataRate); err == nil && rate.BitRate == 0 {
-		open = max(open, 8*time.Second<<rate.SpreadingFactor/time.Duration(rate.Bandwidth))
-	}
+	open := max(10*time.Millisecond, 8*d.symbol(dataRate))
 	return d.station.Listen(radio.Window{
 		From: from, Until: from.Add(open), Frequency: frequency, DataRate: dataRate, Priority: priorityClassA,
 	})
+}
+
+// symbol is the length of a LoRa symbol; 0 for other modulations.
+func (d *Device) symbol(dataRate int) time.Duration {
+	rate, err := d.f.cfg.Medium.Plan().Region.DataRate(dataRate)
+	if err != nil || rate.BitRate != 0 {
+		return 0
+	}
+	return time.Second << rate.SpreadingFactor / time.Duration(rate.Bandwidth)
 }
 
 // windowsOver ends the cycle, unless a frame that began in a window is still arriving.
@@ -175,6 +185,7 @@ func (d *Device) windowsOver() {
 		r.idle = d.f.cfg.World.At(until.Add(time.Nanosecond), "receive windows over", d.windowsOver)
 		return
 	}
+	d.endWindows(time.Time{})
 	d.cycleDone()
 }
 
@@ -199,8 +210,9 @@ func (d *Device) cycleDone() {
 }
 
 // heard closes what is left of the class A cycle after a frame was received in one of its windows.
-func (d *Device) heard() {
+func (d *Device) heard(f radio.Frame) {
 	if r := &d.radio; r.busy && r.rx2 != nil {
+		d.endWindows(f.Start)
 		d.station.Close(r.rx1)
 		d.station.Close(r.rx2)
 		d.cycleDone()
@@ -259,11 +271,7 @@ func (d *Device) ReceiveFrame(f radio.Frame, _ radio.Signal) {
 	if !d.running() {
 		return
 	}
-	k, ok := d.FrameKey(f)
-	if !ok {
-		return // the group was deleted while its frame was in the air
-	}
-	if k.Kind == radio.Multicast {
+	if f.Key.Kind == radio.Multicast {
 		d.multicast(f)
 		return
 	}
@@ -271,14 +279,14 @@ func (d *Device) ReceiveFrame(f radio.Frame, _ radio.Signal) {
 	if err := phy.UnmarshalBinary(f.Payload); err != nil {
 		return
 	}
-	switch k.Kind {
+	switch f.Key.Kind {
 	case radio.JoinAccept:
-		if d.accept(phy) {
-			d.heard()
+		if d.radio.joining && d.accept(phy) { // a reset may have come in between
+			d.heard(f)
 			d.link()
 		}
 	case radio.Downlink:
-		d.unicast(phy)
+		d.unicast(f, phy)
 	}
 }
 
@@ -318,7 +326,7 @@ func (d *Device) derive(kind byte, p *lorawan.JoinAcceptPayload) lorawan.AES128K
 }
 
 // unicast takes a downlink of the session.
-func (d *Device) unicast(phy lorawan.PHYPayload) {
+func (d *Device) unicast(f radio.Frame, phy lorawan.PHYPayload) {
 	ses := d.session
 	mac, ok := phy.MACPayload.(*lorawan.MACPayload)
 	if !ok {
@@ -333,7 +341,7 @@ func (d *Device) unicast(phy lorawan.PHYPayload) {
 	d.count(func(s *Stats) { s.Downlinks++ })
 	d.ackNext = d.ackNext || phy.MHDR.MType == lorawan.ConfirmedDataDown
 	d.pullNext = mac.FHDR.FCtrl.FPending
-	d.heard()
+	d.heard(f)
 	if mac.FPort != nil && *mac.FPort > 0 {
 		if data, err := decrypt(phy, mac, ses.appSKey); err == nil {
 			d.down(airtime.GPS(d.f.cfg.World.Now()), *mac.FPort, modem.Unicast, data)

@@ -42,7 +42,7 @@ type Provisioned struct {
 
 // Provision makes gateways, profile (class A, no package of the application layer on the server's side),
 // application and devices with their keys in the first tenant that may have gateways. token is the API key of an
-// administrator. After an error nothing is left that Provision has made. What exists already is an error, with
+// administrator; empty: conn carries it. After an error nothing is left that Provision has made. What exists already is an error, with
 // the one exception of gateways, which are taken over.
 func Provision(ctx context.Context, conn grpc.ClientConnInterface, token string, site Site) (*Provisioned, error) {
 	p := &Provisioned{conn: conn, token: token}
@@ -57,6 +57,9 @@ func Provision(ctx context.Context, conn grpc.ClientConnInterface, token string,
 }
 
 func (p *Provisioned) with(ctx context.Context) context.Context {
+	if p.token == "" {
+		return ctx
+	}
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+p.token)
 }
 

@@ -21,10 +21,15 @@ func (s *Server) newGRPC() *grpc.Server {
 	g := grpc.NewServer(
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			s.observe(info.FullMethod)
 			if _, err := s.authorize(stream.Context(), info.FullMethod); err != nil {
 				return err
 			}
 			return next(srv, stream)
+		}),
+		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+			method, _ := grpc.MethodFromServerStream(stream)
+			return status.Errorf(codes.Unimplemented, "%s is not simulated", method)
 		}),
 	)
 	api.RegisterInternalServiceServer(g, internalService{s: s})

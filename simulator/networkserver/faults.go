@@ -22,6 +22,9 @@ type Faults struct {
 	Events   EventFaults
 	Outages  []Outage
 	Restarts []Restart
+	// Observe is called with each call before anything becomes of it, one at a time; nil: never. It is no fault:
+	// tests see with it what a client asks for, and what it never does.
+	Observe func(method string)
 }
 
 // Effect is what happens to a call.
@@ -141,8 +144,20 @@ func (s *Server) hash(words ...uint64) uint64 {
 	return radio.Hash(append([]uint64{s.cfg.Seed}, words...)...)
 }
 
+// observe tells who looks on of a call that is no part of the simulation.
+func (s *Server) observe(method string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cfg.Faults.Observe != nil {
+		s.cfg.Faults.Observe(method)
+	}
+}
+
 // callFault counts a call and returns what is to happen to it; 0: nothing.
 func (s *Server) callFault(method string) Effect {
+	if s.cfg.Faults.Observe != nil {
+		s.cfg.Faults.Observe(method)
+	}
 	for i, f := range s.cfg.Faults.Calls {
 		if f.Method != "" && f.Method != method {
 			continue

@@ -15,6 +15,7 @@ import (
 	"github.com/chirpstack/chirpstack/api/go/v4/gw"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sower-fuota/sower/airtime"
@@ -245,18 +246,36 @@ func (s *Server) dispatch(g *group, item *groupItem) error {
 		return fmt.Errorf("%w: %w", errStays, err)
 	}
 	item.sent++
-	s.hand(&downlink{
+	d := &downlink{
 		gateway: gateway, multicast: true,
 		items: []downlinkItem{{payload: payload, frequency: g.conf.Frequency, dataRate: int(g.conf.Dr), copy: item.copy + (item.sent-1)<<8, at: item.emitAt}},
-		acked: func(st gw.TxAckStatus, _ int) { // whatever it says
-			if st != gw.TxAckStatus_OK {
-				s.log.Warn("multicast frame refused", "group", g.conf.Id, "f_cnt", item.fCnt, "status", st)
-			}
-			g.drop(item)
-			s.arm()
-		},
-	})
+	}
+	d.acked = func(st gw.TxAckStatus, _ int) { // whatever it says
+		if st != gw.TxAckStatus_OK {
+			s.log.Warn("multicast frame refused", "group", g.conf.Id, "f_cnt", item.fCnt, "status", st)
+		}
+		s.overhear(d, "event/ack", &gw.DownlinkTxAck{GatewayId: gateway.ID.String(), DownlinkId: d.id, Items: []*gw.DownlinkTxAckItem{{Status: st}}})
+		g.drop(item)
+		s.arm()
+	}
+	s.hand(d)
+	s.overhear(d, "command/down", &gw.DownlinkFrame{DownlinkId: d.id, GatewayId: gateway.ID.String(),
+		Items: []*gw.DownlinkFrameItem{{PhyPayload: payload, TxInfo: s.txInfo(d.items[0], nil)}}})
 	return nil
+}
+
+// overhear publishes what passes between the server and a gateway on the simulated radio about a multicast frame,
+// as who reads the topics of the gateway backend would see it. Gateways that attach by MQTT really say it.
+func (s *Server) overhear(d *downlink, kind string, m proto.Message) {
+	if d.gateway.radio == nil {
+		return
+	}
+	payload, err := proto.Marshal(m)
+	if err != nil {
+		s.log.Error("gateway topic", "err", err)
+		return
+	}
+	s.outbox = append(s.outbox, event{topic: s.regionID() + "/gateway/" + d.gateway.ID.String() + "/" + kind, raw: payload})
 }
 
 // drop takes an item out of the queue; one that is not there any more was flushed.

@@ -10,7 +10,8 @@ import (
 // Process decides what a link does to a frame. An implementation is a pure function of its parameters, the key
 // and the instant at which the frame begins; it keeps no state that depends on earlier calls.
 type Process interface {
-	// Carry returns how the frame arrives; false if it is lost.
+	// Carry returns how the frame arrives; false if it is lost, and then the signal counts only as a disturbance of
+	// others ([Medium.Interfere]).
 	Carry(k Key, at time.Time) (Signal, bool)
 }
 

@@ -27,12 +27,17 @@ type Medium struct {
 	process  Process
 	stations []*Station // ordered by EUI, so that the order of registration changes nothing
 	gateways []*Gateway // ordered by id
+	spare    []*flight  // to be used again
+	air      interference
 }
 
 // NewMedium returns an empty medium.
 func NewMedium(w *world.World, plan *Plan, process Process) *Medium {
 	return &Medium{world: w, plan: plan, process: process}
 }
+
+// Carry asks the process about a frame that the medium itself does not carry, such as a beacon.
+func (m *Medium) Carry(k Key, at time.Time) (Signal, bool) { return m.process.Carry(k, at) }
 
 // Plan returns the channel plan.
 func (m *Medium) Plan() *Plan { return m.plan }
@@ -59,13 +64,23 @@ type Window struct {
 	opens *world.Event // takes the receiver away from what has less priority
 }
 
+// flight is a downlink on the air, and the stations that it arrives at.
+type flight struct {
+	frame    Frame
+	arrivals []arrival // never grown beyond its capacity, because stations point into it
+}
+
 // arrival is a frame on its way into a station.
 type arrival struct {
-	station *Station
-	frame   Frame
-	key     Key
-	window  *Window
-	deaf    bool
+	station   *Station
+	flight    *flight
+	window    *Window // nil: none was open
+	key       Key
+	signal    Signal
+	mine      bool // for this station; others only disturb
+	carried   bool // the link does not lose it
+	deaf      bool // the receiver is closed, elsewhere, or transmitting
+	disturbed bool // another frame is too strong
 }
 
 // NewStation adds an end device.
@@ -87,7 +102,7 @@ func (s *Station) Listen(w Window) *Window {
 	if w.Priority > 0 {
 		w.opens = s.m.world.At(w.From, "receive window", func() {
 			for _, a := range s.arriving {
-				if w.Priority > a.window.Priority {
+				if a.window != nil && w.Priority > a.window.Priority {
 					a.deaf = true
 				}
 			}
@@ -109,7 +124,7 @@ func (s *Station) Close(w *Window) {
 func (s *Station) Receiving(priority int) time.Time {
 	for _, a := range s.arriving {
 		if !a.deaf && a.window.Priority == priority {
-			return a.frame.End
+			return a.flight.frame.End
 		}
 	}
 	return time.Time{}
@@ -134,19 +149,25 @@ func (s *Station) Transmit(f Frame) (time.Time, error) {
 	for _, a := range s.arriving {
 		a.deaf = true
 	}
+	s.m.air.add(f)
 	s.m.world.At(f.End, "uplink", func() {
 		for _, g := range s.m.gateways {
 			if _, busy := g.busy(f.Start, f.End); busy {
 				continue
 			}
-			k := f.Key
-			k.Gateway, k.Copy = g.id, f.Copy
-			if signal, ok := s.m.process.Carry(k, f.Start); ok && g.hear != nil {
+			if signal, ok := s.m.carryUp(f, g); ok && g.hear != nil && !s.m.collides(f, g, signal) {
 				g.hear(f, signal)
 			}
 		}
 	})
 	return f.End, nil
+}
+
+// carryUp is how an uplink arrives at a gateway, if nothing else is on the air.
+func (m *Medium) carryUp(f Frame, g *Gateway) (Signal, bool) {
+	k := f.Key
+	k.Gateway, k.Copy = g.id, f.Copy
+	return m.process.Carry(k, f.Start)
 }
 
 // tune returns the window that has the receiver at the start of f, if it hears f.
@@ -251,31 +272,55 @@ func (g *Gateway) busy(from, until time.Time) (time.Time, bool) {
 
 // begin finds who hears the frame, and schedules its end.
 func (m *Medium) begin(f Frame) {
-	var arrivals []*arrival
+	fl := m.takeFlight()
+	fl.frame = f
 	for _, s := range m.stations {
-		w, ok := s.tune(f)
-		if !ok && !s.concerned(f) {
+		w, tuned := s.tune(f)
+		heeds := tuned || s.concerned(f)
+		if !heeds && !m.air.on {
 			continue
 		}
 		key, mine := s.receiver.FrameKey(f)
-		if !mine {
-			continue
+		if mine = mine && heeds; !mine {
+			if !m.air.on {
+				continue
+			}
+			key = foreign(s, f)
 		}
 		key.Gateway, key.Copy = f.Gateway, f.Copy
-		a := &arrival{station: s, frame: f, key: key, window: w, deaf: !ok}
-		if ok {
+		fl.arrivals = append(fl.arrivals, arrival{station: s, flight: fl, window: w, key: key, mine: mine, deaf: !tuned})
+		a := &fl.arrivals[len(fl.arrivals)-1]
+		a.signal, a.carried = m.process.Carry(key, f.Start)
+		if m.air.on {
+			m.air.meet(a)
+		}
+		if tuned || m.air.on {
 			s.arriving = append(s.arriving, a)
 		}
-		arrivals = append(arrivals, a)
 	}
-	if len(arrivals) == 0 {
+	if len(fl.arrivals) == 0 {
+		m.spare = append(m.spare, fl)
 		return
 	}
 	m.world.At(f.End, "downlink ends", func() {
-		for _, a := range arrivals {
-			a.end(m)
+		for i := range fl.arrivals {
+			fl.arrivals[i].end()
 		}
+		m.spare = append(m.spare, fl)
 	})
+}
+
+// takeFlight returns a flight with room for all stations.
+func (m *Medium) takeFlight() *flight {
+	if n := len(m.spare); n > 0 {
+		fl := m.spare[n-1]
+		m.spare = m.spare[:n-1]
+		if cap(fl.arrivals) >= len(m.stations) {
+			fl.arrivals = fl.arrivals[:0]
+			return fl
+		}
+	}
+	return &flight{arrivals: make([]arrival, 0, len(m.stations))}
 }
 
 // concerned says whether a frame that the station does not hear may still count as one it lost: unheard
@@ -290,19 +335,21 @@ func (s *Station) concerned(f Frame) bool {
 }
 
 // end delivers the frame, or not.
-func (a *arrival) end(m *Medium) {
+func (a *arrival) end() {
 	s := a.station
-	s.arriving = slices.DeleteFunc(s.arriving, func(other *arrival) bool { return other == a })
-	if a.deaf {
-		s.receiver.LoseFrame(a.frame, true)
+	if i := slices.Index(s.arriving, a); i >= 0 {
+		s.arriving = slices.Delete(s.arriving, i, i+1)
+	}
+	if !a.mine {
 		return
 	}
-	signal, ok := m.process.Carry(a.key, a.frame.Start)
-	if !ok {
-		s.receiver.LoseFrame(a.frame, false)
+	f := a.flight.frame
+	f.Key = a.key
+	if a.deaf || a.disturbed || !a.carried {
+		s.receiver.LoseFrame(f, a.deaf)
 		return
 	}
-	s.receiver.ReceiveFrame(a.frame, signal)
+	s.receiver.ReceiveFrame(f, a.signal)
 }
 
 func overlap(aFrom, aUntil, bFrom, bUntil time.Time) bool {

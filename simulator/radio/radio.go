@@ -4,13 +4,14 @@
 // Loss belongs to the frame, not to the run: a [Process] decides from (seed, device, gateway, kind, session,
 // counter, copy) by a counter-based hash, so that one frame is lost or heard whatever was sent before it and
 // in whatever order. A [Station] is half-duplex and has one receiver; a [Gateway] is half-duplex and refuses
-// what overlaps a transmission it has already accepted.
+// what overlaps a transmission it has already accepted. [Medium.Interfere] lets frames disturb one another, with
+// capture; without it all pass.
 //
 // A [Loss] is a loss process for whole fleets at once, without frames: independent, uneven between devices, bursty in
 // time, fading, common to all devices, or replayed from a record. [AsProcess] gives a [Medium] the same losses, so that
 // devices with and without payload agree.
 //
-// Not modelled: collisions between uplinks, capture, demodulator limits, path loss, class B. Methods of a
+// Not modelled: interference between data rates, demodulator limits, path loss. Methods of a
 // [Medium] and of what it hands out belong to the goroutine of [world.World.Run], or to the time before it.
 package radio
 
@@ -31,9 +32,10 @@ const (
 	Uplink                      // counted by FCntUp
 	Downlink                    // unicast, counted by FCntDown
 	Multicast                   // counted by the FCnt of the group
+	Beacon                      // of class B, counted by the beacon periods since the GPS epoch
 )
 
-var kindNames = [...]string{JoinRequest: "join request", JoinAccept: "join accept", Uplink: "uplink", Downlink: "downlink", Multicast: "multicast"}
+var kindNames = [...]string{JoinRequest: "join request", JoinAccept: "join accept", Uplink: "uplink", Downlink: "downlink", Multicast: "multicast", Beacon: "beacon"}
 
 // String returns the name of the kind in lower case.
 func (k Kind) String() string {
@@ -69,7 +71,7 @@ type Frame struct {
 	DataRate  int    // index of the region
 	Copy      uint32 // see Key
 
-	Key Key // of uplinks, without Gateway; the receiver of a downlink names the key itself
+	Key Key // of uplinks, without Gateway; of a downlink that is delivered, what the receiver has named it
 
 	// Set by the medium.
 	Gateway lorawan.EUI64 // of downlinks

@@ -35,7 +35,7 @@ type World struct {
 	StallAfter time.Duration
 
 	mu      sync.Mutex
-	changed chan struct{} // closed and replaced whenever holds, queue or stopped change
+	changed chan struct{} // made when Run waits, closed when holds, queue or stopped change
 	now     time.Time
 	queue   queue
 	seq     uint64
@@ -46,7 +46,7 @@ type World struct {
 
 // New returns a world whose clock shows start.
 func New(start time.Time) *World {
-	return &World{now: start, holds: map[uint64]string{}, changed: make(chan struct{})}
+	return &World{now: start, holds: map[uint64]string{}}
 }
 
 // Now returns the virtual time.
@@ -131,8 +131,10 @@ func (w *World) Stop() {
 
 // notify wakes Run; the caller holds w.mu.
 func (w *World) notify() {
-	close(w.changed)
-	w.changed = make(chan struct{})
+	if w.changed != nil {
+		close(w.changed)
+		w.changed = nil
+	}
 }
 
 // Run executes events until the clock would pass until, the queue is empty while nobody holds the world, ctx
@@ -164,6 +166,9 @@ func (w *World) next(ctx context.Context, until time.Time) (*Event, error) {
 			e := w.pop(until)
 			w.mu.Unlock()
 			return e, nil
+		}
+		if w.changed == nil {
+			w.changed = make(chan struct{})
 		}
 		changed := w.changed
 		w.mu.Unlock()

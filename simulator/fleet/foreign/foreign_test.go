@@ -2,25 +2,18 @@ package foreign_test
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/brocaar/lorawan"
-
-	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/applayer"
 	"github.com/sower-fuota/sower/applayer/clocksync"
 	"github.com/sower-fuota/sower/applayer/datablock"
 	"github.com/sower-fuota/sower/applayer/mcsetup"
 	"github.com/sower-fuota/sower/firmware-stub/device/modem"
 	"github.com/sower-fuota/sower/fragmentation"
-	"github.com/sower-fuota/sower/simulator/fleet"
 	"github.com/sower-fuota/sower/simulator/fleet/foreign"
-	"github.com/sower-fuota/sower/simulator/radio"
-	"github.com/sower-fuota/sower/simulator/world"
 )
 
 var (
@@ -541,125 +534,4 @@ func FuzzDownlink(f *testing.F) {
 			b.pass(time.Hour)
 		}
 	})
-}
-
-// BenchmarkFleet is 1000 devices with real decoders and a block of 50 kB, over the simulated radio: PHYPayloads
-// with MIC and encryption, 10 % loss, sequential parity.
-func BenchmarkFleet(b *testing.B) {
-	const devices, size, m = 1000, 240, 209
-	data := make([]byte, m*size)
-	for i := range data {
-		data[i] = byte(i >> 3)
-	}
-	enc, err := fragmentation.NewEncoder(data, size-3, fragmentation.V1)
-	if err != nil {
-		b.Fatal(err)
-	}
-	nb := (len(data) + size - 4) / (size - 3)
-	deliveries := 0
-	for b.Loop() {
-		epoch := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-		w := world.New(epoch)
-		loss, err := radio.NewIndependent(1, 0, 0.1)
-		if err != nil {
-			b.Fatal(err)
-		}
-		medium := radio.NewMedium(w, radio.EU868(), loss)
-		f, err := fleet.New(fleet.Config{World: w, Medium: medium})
-		if err != nil {
-			b.Fatal(err)
-		}
-		var devs []*member
-		for i := range devices {
-			d, err := foreign.New(foreign.Config{Stack: foreign.BasicsModem, MaxFragments: 1000})
-			if err != nil {
-				b.Fatal(err)
-			}
-			dev := &member{Device: d, nb: nb}
-			devs = append(devs, dev)
-			if _, err := f.Add(fleet.DeviceConfig{EUI: lorawan.EUI64{1, byte(i), byte(i >> 8)}, App: dev}); err != nil {
-				b.Fatal(err)
-			}
-		}
-		g, err := medium.NewGateway(lorawan.EUI64{2}, nil)
-		if err != nil {
-			b.Fatal(err)
-		}
-		at := time.Second
-		if err := w.Run(b.Context(), epoch.Add(at)); err != nil {
-			b.Fatal(err)
-		}
-		for n := 1; n <= nb+90; n++ {
-			frag, err := enc.Fragment(nil, n)
-			if err != nil {
-				b.Fatal(err)
-			}
-			msg, err := datablock.AppendCommand(nil, applayer.V1, datablock.DataFragment{N: uint16(n), Data: frag})
-			if err != nil {
-				b.Fatal(err)
-			}
-			port := applayer.FPortDataBlock
-			phy := lorawan.PHYPayload{MHDR: lorawan.MHDR{MType: lorawan.UnconfirmedDataDown}, MACPayload: &lorawan.MACPayload{
-				FHDR: lorawan.FHDR{DevAddr: lorawan.DevAddr{1, 2, 3, 4}, FCnt: uint32(n)}, FPort: &port, FRMPayload: []lorawan.Payload{&lorawan.DataPayload{Bytes: msg}}}}
-			if err := phy.EncryptFRMPayload(lorawan.AES128Key(mcKey)); err != nil {
-				b.Fatal(err)
-			}
-			if err := phy.SetDownlinkDataMIC(lorawan.LoRaWAN1_0, 0, lorawan.AES128Key(mcKey)); err != nil {
-				b.Fatal(err)
-			}
-			raw, err := phy.MarshalBinary()
-			if err != nil {
-				b.Fatal(err)
-			}
-			at += 500 * time.Millisecond
-			if err := g.Transmit(radio.Frame{Payload: raw, Frequency: mcFreq, DataRate: 5}, epoch.Add(at)); err != nil {
-				b.Fatal(err)
-			}
-			if err := w.Run(b.Context(), epoch.Add(at+450*time.Millisecond)); err != nil {
-				b.Fatal(err)
-			}
-			deliveries += devices
-		}
-		for i, d := range devs {
-			if !bytes.Equal(d.Block(0), data) {
-				b.Fatalf("device %d has no block: %+v, finished %v", i, f.Devices()[i].Stats(), d.Finished(0))
-			}
-		}
-	}
-	b.ReportMetric(float64(deliveries)/b.Elapsed().Seconds(), "deliveries/s")
-}
-
-// member is a device that has its group, its class C session and its fragmentation session from the start.
-type member struct {
-	*foreign.Device
-	nb int
-}
-
-func (m *member) PowerUp() ([]modem.Frame, error) {
-	if _, err := m.Device.PowerUp(); err != nil {
-		return nil, err
-	}
-	msg, err := datablock.AppendCommand(nil, applayer.V1, datablock.FragSessionSetupReq{
-		McGroupBitMask: 1, NbFrag: uint16(m.nb), FragSize: 237, Padding: uint8(m.nb*237 - 209*240)})
-	if err != nil {
-		return nil, err
-	}
-	down := append(binary.LittleEndian.AppendUint64(nil, 1), applayer.FPortDataBlock, modem.Unicast)
-	if _, err := m.Turn(modem.Frame{Type: modem.TypeDown, Payload: append(down, msg...)}); err != nil {
-		return nil, err
-	}
-	gps := uint64(airtime.GPS(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)) / time.Millisecond)
-	var out []modem.Frame
-	for _, msg := range []modem.Message{
-		modem.SetMcGroup{Defined: true, Addr: 0x01020304, AppSKey: mcKey, NwkSKey: mcKey, MaxFCnt: 1 << 20},
-		modem.Session{Class: 'C', DR: 5, Frequency: mcFreq, Start: gps, End: gps + 1e9},
-		modem.IdleUntil{Time: modem.Never},
-	} {
-		raw, err := modem.Append(nil, msg)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, modem.Frame{Type: modem.Type(raw[1]), Payload: raw[4 : len(raw)-2]})
-	}
-	return out, nil
 }

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/sower-fuota/sower/simulator/rehearse"
+)
+
+// A campaign that could be sent is rehearsed instead: on the devices of the inventory, and nothing of it reaches the
+// network server.
+func TestRehearseCampaign(t *testing.T) {
+	in := install(t, nil)
+	in.bundles(t, 0)
+	in.settle(t)
+	path := in.write(t, "c.toml", "name = \"m\"\napplication = \""+meters+"\"\n[[bundle]]\nfile = \"patch.sow\"\nbase_image = \"old.bin\"\n[devices]\nlist = [\""+
+		deviceEUI(0).String()+"\", \""+deviceEUI(1).String()+"\"]\n[[wave]]\nname = \"canary\"\ncount = 1\n[[wave]]\nname = \"rest\"\npercent = 100\n")
+	config := []string{"--config", in.file("sower.toml")}
+	out, _, err := verb(newRehearseCommand(), append(config, path, "--json", "--log", in.file("log.jsonl"))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r rehearse.CampaignReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	if !r.Ran || r.Progress.Updated != 2 || len(r.Progress.Sessions) != 2 || r.Airtime == 0 {
+		t.Errorf("%+v", r.Progress)
+	}
+	for _, d := range r.Devices {
+		if d.Runs != 0x01010000 {
+			t.Errorf("device %s runs %08x", d.EUI, d.Runs)
+		}
+	}
+	log, err := os.ReadFile(in.file("log.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"kind":"broadcast"`, `"kind":"wave"`, `"text":"rest"`, `"stage":"updated"`} {
+		if !strings.Contains(string(log), want) {
+			t.Errorf("no %s in the log", want)
+		}
+	}
+	// What was rehearsed can still be planned: there is no group of that name on the server.
+	if _, _, err := verb(newPlanCommand(), append(config, path)...); err != nil {
+		t.Error(err)
+	}
+	out, progress, err := verb(newRehearseCommand(), append(config, path, "--down-loss", "3")...)
+	if err != nil || !strings.Contains(out, "campaign m: 2 of 2 devices updated") || !strings.Contains(progress, "wave rest") {
+		t.Errorf("%v\n%s\n%s", err, out, progress)
+	}
+	for _, args := range [][]string{{path, "--devices", "3"}, {path, "--down-loss", "-1"}} {
+		if _, _, err := verb(newRehearseCommand(), append(config, args...)...); err == nil || !strings.Contains(err.Error(), args[1]) {
+			t.Errorf("rehearse %v: %v", args, err)
+		}
+	}
+	if _, _, err := verb(newRehearseCommand(), append(config, path, "--log", in.file("log.jsonl"))...); err == nil || !strings.Contains(err.Error(), "exists") {
+		t.Errorf("a log that exists: %v", err)
+	}
+}

@@ -1,0 +1,170 @@
+package api
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sower-fuota/sower/engine/campaign"
+	"github.com/sower-fuota/sower/engine/jobs"
+	"github.com/sower-fuota/sower/engine/run"
+)
+
+// Metrics counts what the engine does. Make it before the engine and give it Log and Store.
+type Metrics struct {
+	registry *prometheus.Registry
+	entries  *prometheus.CounterVec
+	commits  prometheus.Histogram
+	failures prometheus.Counter
+	queue    atomic.Int64
+}
+
+// NewMetrics returns metrics that have counted nothing.
+func NewMetrics() *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		entries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sower_log_entries_total",
+			Help: "Log entries by kind: uplink, join, sent and dropped are events of the network, retry and failed are calls that went wrong."}, []string{"kind"}),
+		commits: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "sower_commit_seconds", Help: "Time that a commit to the database took.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "sower_commit_failures_total", Help: "Commits to the database that failed; the engine stops then."}),
+	}
+	for _, kind := range []string{"uplink", "join", "sent", "dropped", "retry", "failed"} {
+		m.entries.WithLabelValues(kind) // from the beginning, so that rates are right
+	}
+	m.registry.MustRegister(m.entries, m.commits, m.failures, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sower_queue_jobs", Help: "Effects that wait to be carried out."},
+			func() float64 { return float64(m.queue.Load()) }))
+	return m
+}
+
+// Log counts an entry; it goes into run.Config.Log.
+func (m *Metrics) Log(e run.Entry) { m.entries.WithLabelValues(e.Kind).Inc() }
+
+// Store returns a store that is measured.
+func (m *Metrics) Store(s run.Store) run.Store { return measured{s, m} }
+
+type measured struct {
+	run.Store
+	m *Metrics
+}
+
+func (s measured) Restore(ctx context.Context, now time.Time) (run.Snapshot, error) {
+	snap, err := s.Store.Restore(ctx, now)
+	s.m.queue.Store(int64(len(snap.Jobs)))
+	return snap, err
+}
+
+func (s measured) Commit(ctx context.Context, r *run.Round) error {
+	begun := time.Now()
+	err := s.Store.Commit(ctx, r)
+	s.m.commits.Observe(time.Since(begun).Seconds())
+	if err != nil {
+		s.m.failures.Inc()
+		return err
+	}
+	for _, c := range r.Jobs {
+		switch c.Do {
+		case jobs.Enqueue:
+			s.m.queue.Add(1)
+		case jobs.Cancel:
+			s.m.queue.Add(-1)
+		}
+	}
+	return nil
+}
+
+var (
+	descCampaigns = prometheus.NewDesc("sower_campaigns", "Campaigns by phase; halted says whether they stopped before their end.", []string{"phase", "halted"}, nil)
+	descDevices   = prometheus.NewDesc("sower_devices", "Devices of campaigns that have not ended.",
+		[]string{"campaign", "stage", "from_version", "hardware", "cause"}, nil)
+	descAirtime = prometheus.NewDesc("sower_airtime_seconds_total", "Time on air per gateway.", []string{"campaign"}, nil)
+	descSent    = prometheus.NewDesc("sower_fragments_total", "Fragments handed to the network, and of them those that gateways refused.",
+		[]string{"campaign", "fate"}, nil)
+)
+
+// fleet collects what the campaigns say of themselves.
+type fleet struct{ s *Server }
+
+func (fleet) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descCampaigns, descDevices, descAirtime, descSent} {
+		ch <- d
+	}
+}
+
+// scrapeTimeout is how long a scrape waits for the engine.
+const scrapeTimeout = 5 * time.Second
+
+func (f fleet) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	type state struct{ phase, halted string }
+	phases := map[state]int{}
+	for p := campaign.PhaseDraft; p <= campaign.PhaseEnded; p++ {
+		phases[state{p.String(), "no"}] = 0
+	}
+	var out []prometheus.Metric
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out = append(out, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
+	}
+	counter := func(d *prometheus.Desc, v float64, labels ...string) {
+		out = append(out, prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...))
+	}
+	err := f.s.cfg.Engine.View(ctx, func(all []*campaign.Campaign) {
+		for _, c := range all {
+			p, halted := c.Progress(), "no"
+			if p.Halted != "" {
+				halted = "yes"
+			}
+			phases[state{p.Phase.String(), halted}]++
+			counter(descAirtime, p.Airtime.Seconds(), c.ID())
+			sent, refused := 0, 0
+			counts := map[kind]int{}
+			for i, s := range p.Sessions {
+				sent += s.DataSent + s.ParitySent
+				refused += s.Refused
+				if p.Phase != campaign.PhaseEnded {
+					count(counts, c, i)
+				}
+			}
+			counter(descSent, float64(sent-refused), c.ID(), "sent")
+			counter(descSent, float64(refused), c.ID(), "refused")
+			for k, n := range counts {
+				gauge(descDevices, float64(n), c.ID(), k.stage.String(), version(k.from), hardware(k.hardware), k.cause.String())
+			}
+		}
+	})
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(descCampaigns, err)
+		return
+	}
+	for st, n := range phases {
+		gauge(descCampaigns, float64(n), st.phase, st.halted)
+	}
+	for _, m := range out {
+		ch <- m
+	}
+}
+
+// metricsHandler serves /metrics to whoever has a token, and to this machine if the settings say so.
+func (s *Server) metricsHandler() http.Handler {
+	next := promhttp.HandlerFor(s.cfg.Metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: 2 * scrapeTimeout})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil && s.cfg.OpenMetrics && isLoopback(host) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if _, err := s.guard.admit(r); err != nil {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, err.Error(), http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,310 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/sower-fuota/sower/applayer/diag"
+	"github.com/sower-fuota/sower/engine/api"
+	pb "github.com/sower-fuota/sower/engine/api/sowerv1"
+	"github.com/sower-fuota/sower/engine/session"
+)
+
+var metricName = regexp.MustCompile(`\bsower_[a-z_]+`)
+
+// Pages hold every device once, in the same order each time.
+func TestListDevices(t *testing.T) {
+	const n = 25
+	d := serve(t, n)
+	svc := d.campaigns(d.admin)
+	create(t, svc, "meters", "[[wave]]\nname = \"canary\"\ncount = 3\n[[wave]]\nname = \"all\"\npercent = 100\n")
+	list := func(filter string) []string {
+		var out []string
+		for token := ""; ; {
+			res, err := svc.ListDevices(t.Context(), connect.NewRequest(&pb.ListDevicesRequest{Campaign: "meters", PageSize: 7, PageToken: token, Filter: filter}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(res.Msg.Devices) > 7 {
+				t.Errorf("a page of %d", len(res.Msg.Devices))
+			}
+			for _, v := range res.Msg.Devices {
+				out = append(out, v.DevEui)
+			}
+			if token = res.Msg.NextPageToken; token == "" {
+				return out
+			}
+		}
+	}
+	all := list("")
+	if sorted := slices.Clone(all); len(all) != n || len(slices.Compact(slices.Sorted(slices.Values(sorted)))) != n {
+		t.Errorf("%d devices: %v", len(all), all)
+	}
+	for filter, want := range map[string]int{"wave=canary": 3, "wave=all stage=discover": n - 3, "stage=failed": 0, "cause=OK": n, "version=9.9.9": 0} {
+		if got := list(filter); len(got) != want {
+			t.Errorf("%s: %d devices, want %d", filter, len(got), want)
+		}
+	}
+	for _, filter := range []string{"stage=none", "color=red", "stage", "stage="} {
+		_, err := svc.ListDevices(t.Context(), connect.NewRequest(&pb.ListDevicesRequest{Campaign: "meters", Filter: filter}))
+		wantCode(t, filter, err, connect.CodeInvalidArgument, "filter")
+	}
+}
+
+func TestListCampaigns(t *testing.T) {
+	d := serve(t, 6)
+	svc := d.campaigns(d.admin)
+	for i := range 5 {
+		create(t, svc, fmt.Sprintf("c%d", i), fmt.Sprintf("[devices]\nlist = [%q]\n", eui(i)))
+	}
+	if _, err := svc.StartCampaign(t.Context(), connect.NewRequest(&pb.StartCampaignRequest{Id: "c2"})); err != nil {
+		t.Fatal(err)
+	}
+	for filter, want := range map[string]string{"": "c0 c1 c2 c3 c4", "phase=draft": "c0 c1 c3 c4", "phase=running": "c2", "application=app": "c0 c1 c2 c3 c4",
+		"application=x": "", "3": "c3"} {
+		var got []string
+		for token := ""; ; {
+			res, err := svc.ListCampaigns(t.Context(), connect.NewRequest(&pb.ListCampaignsRequest{PageSize: 2, PageToken: token, Filter: filter}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range res.Msg.Campaigns {
+				got = append(got, c.Id)
+			}
+			if token = res.Msg.NextPageToken; token == "" {
+				break
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q: %v, want %s", filter, got, want)
+		}
+	}
+}
+
+// Every stage and every cause can be explained, and stands in the operator's manual.
+func TestExplained(t *testing.T) {
+	operate, err := os.ReadFile("../../docs/operate.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	causes, err := os.ReadFile("../../docs/causes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range session.Stages() {
+		happening, next := api.ExplainStage(s)
+		row := fmt.Sprintf("| `%s` | %s | %s |", s, happening, next)
+		if happening == "" || next == "" || !strings.Contains(string(operate), row) {
+			t.Errorf("docs/operate.md lacks\n%s", row)
+		}
+	}
+	for _, c := range diag.Causes() {
+		row := fmt.Sprintf("| %d | `%s` | %s | %s |", c, c, c.Meaning(), c.Remedy())
+		if c.Meaning() == "" || c.Remedy() == "" || !strings.Contains(string(causes), row) {
+			t.Errorf("docs/causes.md lacks\n%s", row)
+		}
+		res := api.ExplainDevice(session.Device{EUI: eui(1), Stage: session.StageFailed, Step: diag.StepReceive, Cause: c, Missing: -1})
+		if res.Cause != c.String() || res.NextStep != c.Remedy() || c != diag.CauseOK && res.Happened != c.Meaning() {
+			t.Errorf("%s is explained as %v", c, res)
+		}
+	}
+}
+
+func TestExplain(t *testing.T) {
+	d := serve(t, 2)
+	svc := d.campaigns(d.admin)
+	create(t, svc, "meters", "")
+	res, err := svc.Explain(t.Context(), connect.NewRequest(&pb.ExplainRequest{Campaign: "meters", DevEui: strings.ToUpper(eui(1).String())}))
+	if err != nil || res.Msg.NextStep != "approve and start the campaign" || res.Msg.Device.Stage != "discover" {
+		t.Errorf("%v %v", err, res)
+	}
+	_, err = svc.Explain(t.Context(), connect.NewRequest(&pb.ExplainRequest{Campaign: "meters", DevEui: "12"}))
+	wantCode(t, "no DevEUI", err, connect.CodeInvalidArgument, "dev_eui")
+	_, err = svc.Explain(t.Context(), connect.NewRequest(&pb.ExplainRequest{Campaign: "meters", DevEui: "0102030405060708"}))
+	wantCode(t, "a stranger", err, connect.CodeNotFound, "not in campaign")
+}
+
+// Watch begins with a snapshot, sends what happens, goes on after a cursor, and ends with the campaign.
+func TestWatch(t *testing.T) {
+	d := serve(t, 2)
+	svc := d.campaigns(d.admin)
+	create(t, svc, "meters", "")
+	stream, err := svc.Watch(t.Context(), connect.NewRequest(&pb.WatchRequest{Id: "meters"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if !stream.Receive() || stream.Msg().Campaign.Phase != "draft" {
+		t.Fatalf("%v %v", stream.Err(), stream.Msg())
+	}
+	if _, err := svc.StartCampaign(t.Context(), connect.NewRequest(&pb.StartCampaignRequest{Id: "meters"})); err != nil {
+		t.Fatal(err)
+	}
+	var seen []uint64
+	cursor := ""
+	for len(seen) == 0 && stream.Receive() {
+		for _, e := range stream.Msg().Entries {
+			seen = append(seen, e.Seq)
+		}
+		cursor = stream.Msg().Cursor
+	}
+	stream.Close()
+	if _, err := svc.AbortCampaign(t.Context(), connect.NewRequest(&pb.AbortCampaignRequest{Id: "meters", Reason: "test"})); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	rest, err := svc.Watch(ctx, connect.NewRequest(&pb.WatchRequest{Id: "meters", Cursor: cursor}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rest.Close()
+	halted := false
+	for !halted && rest.Receive() {
+		for _, e := range rest.Msg().Entries {
+			if slices.Contains(seen, e.Seq) {
+				t.Errorf("entry %d comes twice", e.Seq)
+			}
+			halted = halted || e.Kind == "halt" && strings.Contains(e.Text, "test")
+		}
+	}
+	if !halted {
+		t.Errorf("no halt in the log: %v", rest.Err())
+	}
+	_, err = svc.GetCampaign(t.Context(), connect.NewRequest(&pb.GetCampaignRequest{Id: "meters"}))
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	d := serve(t, 3)
+	create(t, d.campaigns(d.admin), "meters", "")
+	if status, _ := d.get(t, "/metrics", ""); status != http.StatusUnauthorized {
+		t.Errorf("without a token: %d", status)
+	}
+	status, text := d.get(t, "/metrics", d.admin)
+	for _, want := range []string{`sower_campaigns{halted="no",phase="draft"} 1`, `sower_campaigns{halted="no",phase="running"} 0`,
+		`sower_devices{campaign="meters",cause="OK",from_version="1.0.0",hardware="1",stage="discover"} 3`,
+		`sower_airtime_seconds_total{campaign="meters"} 0`, `sower_queue_jobs 0`, "sower_commit_seconds_bucket", "sower_log_entries_total"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("status %d: no %s in\n%s", status, want, text)
+		}
+	}
+	// The sample alert rules name metrics that exist.
+	rules, err := os.ReadFile("../../dist/prometheus-alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range metricName.FindAllString(string(rules), -1) {
+		if !strings.Contains(text, "\n"+name) {
+			t.Errorf("dist/prometheus-alerts.yml uses %s, which does not exist", name)
+		}
+	}
+	if status, text := d.get(t, "/healthz", ""); status != http.StatusOK || text != "ok\n" {
+		t.Errorf("healthz: %d %q", status, text)
+	}
+}
+
+func (d *daemon) get(t *testing.T, path, token string) (int, string) {
+	t.Helper()
+	res, err := (&http.Client{Transport: withToken(token)}).Get(d.http.URL + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(text)
+}
+
+// memory is a place for cursors.
+type memory map[string]int64
+
+func (m memory) Load() (map[string]int64, error) {
+	out := map[string]int64{}
+	for k, v := range m {
+		out[k] = v
+	}
+	return out, nil
+}
+
+func (m memory) Save(at map[string]int64) error {
+	for k, v := range at {
+		m[k] = v
+	}
+	return nil
+}
+
+// A webhook is signed, repeated until it is taken, and not sent again after a restart.
+func TestWebhook(t *testing.T) {
+	d := serve(t, 2)
+	create(t, d.campaigns(d.admin), "meters", "[policy]\napprovals = 1\n")
+	secret := []byte("CANARY-WEBHOOK-SECRET")
+	got := make(chan api.Notice, 10)
+	failures := 2
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if want := "sha256=" + api.Sign(secret, r.Header.Get("Sower-Time"), body); r.Header.Get("Sower-Signature") != want {
+			t.Errorf("signature %s, want %s", r.Header.Get("Sower-Signature"), want)
+		}
+		if failures > 0 {
+			failures--
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		var n api.Notice
+		if err := json.Unmarshal(body, &n); err != nil {
+			t.Error(err)
+		}
+		got <- n
+	}))
+	defer receiver.Close()
+	at := memory{}
+	follow := func() (stop func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		h := api.Webhook{URL: receiver.URL, Secret: secret, Engine: d.engine, Store: d.store, Cursors: at, Now: time.Now, Log: d.logger(),
+			After: func(time.Duration) <-chan time.Time { return time.After(time.Millisecond) }}
+		done := make(chan error, 1)
+		go func() { done <- h.Run(ctx) }()
+		return func() {
+			cancel()
+			<-done
+		}
+	}
+	stop := follow()
+	if n := <-got; n.Event != "approval-needed" || n.Campaign != "meters" || failures != 0 {
+		t.Errorf("%+v after %d failures", n, failures)
+	}
+	stop()
+	if _, err := d.campaigns(d.admin).AbortCampaign(t.Context(), connect.NewRequest(&pb.AbortCampaignRequest{Id: "meters", Reason: "test"})); err != nil {
+		t.Fatal(err)
+	}
+	stop = follow()
+	if n := <-got; n.Event != "halt" || !strings.Contains(n.Text, "test") {
+		t.Errorf("%+v", n)
+	}
+	stop()
+	if strings.Contains(d.log.String(), string(secret)) {
+		t.Error("the secret stands in the log")
+	}
+	for _, address := range []string{"http://example.com/x", "https://user:pass@example.com", "ftp://example.com", "nonsense"} {
+		if api.CheckWebhook(address) == nil {
+			t.Errorf("%s was accepted", address)
+		}
+	}
+}

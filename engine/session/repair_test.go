@@ -1,0 +1,91 @@
+package session_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sower-fuota/sower/applayer/diag"
+	"github.com/sower-fuota/sower/engine/session"
+	"github.com/sower-fuota/sower/simulator/campaigntest"
+)
+
+// TestRefusedFragments has a gateway that refuses every tenth fragment for its duty cycle. Each must be made up for, in
+// the same window, and explained.
+func TestRefusedFragments(t *testing.T) {
+	r := newRig(t, options{seed: 2, n: 20, change: func(_ int, d *campaigntest.Device) { d.LossUp, d.LossDown = 0.02, 0.02 },
+		net: func(n *campaigntest.Net) {
+			n.Caps.ReportsBroadcast = true
+			n.Refuse = func(fcnt uint32) string {
+				if fcnt%10 == 3 {
+					return "DUTY_CYCLE_OVERFLOW"
+				}
+				return ""
+			}
+		}})
+	r.run(48 * time.Hour)
+	for i := range r.devices {
+		r.wantUpdated(i)
+	}
+	p := r.c.Progress()
+	explained := 0
+	for _, rec := range r.records {
+		if rec.What == "refused" && rec.Cause == diag.CauseGatewayDutyCycle && strings.Contains(rec.Text, "one more parity fragment") {
+			explained++
+		}
+	}
+	if p.Refused < p.M/10-1 || explained != p.Refused {
+		t.Errorf("%d fragments refused, %d explained, block of %d", p.Refused, explained, p.M)
+	}
+	if p.Window != 1 {
+		t.Errorf("%d windows, want the refused fragments to be made up for in the first", p.Window)
+	}
+	if sent := p.DataSent + p.ParitySent; sent < p.M || p.DataSent > p.M-p.M/10+1 {
+		t.Errorf("%d data and %d parity fragments counted as sent", p.DataSent, p.ParitySent)
+	}
+}
+
+// TestRefusedForEver must end: a gateway that sends nothing at all.
+func TestRefusedForEver(t *testing.T) {
+	r := newRig(t, options{seed: 2, n: 10, net: func(n *campaigntest.Net) {
+		n.Caps.ReportsBroadcast = true
+		n.Refuse = func(uint32) string { return "TOO_LATE" }
+	}})
+	r.run(200 * time.Hour)
+	for _, row := range r.c.Rows() {
+		if row.Stage != session.StageFailed {
+			t.Errorf("%+v", row)
+		}
+	}
+}
+
+// TestTail leaves one device a few fragments short: it must get them by unicast, without another window.
+func TestTail(t *testing.T) {
+	windows := map[bool]int{}
+	for _, tail := range []bool{true, false} {
+		r := newRig(t, options{seed: 8, n: 12, spec: func(s *session.Spec) {
+			s.Limits.Rounds = 1
+			if !tail {
+				s.Limits.Tail = -1
+			}
+		}, change: func(i int, d *campaigntest.Device) {
+			d.LossUp, d.LossDown = 0, 0
+		}})
+		// One device loses as much as the plan allows for, three more, and most of the top-up. Frame 1 is the canary.
+		p := r.spec.Plan
+		r.devices[0].Lose = func(frame int) bool {
+			return frame > 1 && frame < p.Parity+5 || frame > 2+p.M+p.Parity && frame%5 != 0
+		}
+		r.run(96 * time.Hour)
+		for i := range r.devices {
+			r.wantUpdated(i)
+		}
+		windows[tail] = r.c.Progress().Window
+		if got := r.sends[session.CmdFragment]; (got > 0) != tail {
+			t.Errorf("tail %v: %d fragments by unicast", tail, got)
+		}
+	}
+	if windows[true] != 1 || windows[false] < 2 {
+		t.Errorf("%d windows with the unicast tail, %d without", windows[true], windows[false])
+	}
+}

@@ -1,0 +1,83 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/run"
+)
+
+// each reads rows in the pool of readers.
+func (s *Store) each(ctx context.Context, f func(scan func(...any) error) error, query string, args ...any) error {
+	rows, err := s.read.QueryContext(ctx, query, args...)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows.Scan); err != nil {
+			return fmt.Errorf("store: %w", err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+// Entries returns at most limit entries of the log of a campaign after the one with that Seq, oldest first; only those
+// of one device if device is not nil.
+func (s *Store) Entries(ctx context.Context, campaign string, device *network.EUI64, after int64, limit int) ([]run.Entry, error) {
+	number, err := s.number(ctx, campaign)
+	if err != nil {
+		return nil, err
+	}
+	query, args := "select seq, entry from entries where campaign = ? and seq > ? order by seq limit ?", []any{number, after, limit}
+	if device != nil {
+		query = "select seq, entry from entries where campaign = ? and device = ? and seq > ? order by seq limit ?"
+		args = []any{number, device[:], after, limit}
+	}
+	var out []run.Entry
+	err = s.each(ctx, func(scan func(...any) error) error {
+		var seq int64
+		var text []byte
+		if err := scan(&seq, &text); err != nil {
+			return err
+		}
+		var en run.Entry
+		err := json.Unmarshal(text, &en)
+		en.Seq = seq
+		out = append(out, en)
+		return err
+	}, query, args...)
+	return out, err
+}
+
+// File returns what a campaign was made from, and who made it.
+func (s *Store) File(ctx context.Context, campaign string) (file run.CampaignFile, by string, err error) {
+	var schedule string
+	err = s.read.QueryRowContext(ctx, "select file, schedule, created_by from campaigns where id = ?", campaign).Scan(&file.TOML, &schedule, &by)
+	if schedule != "" {
+		file.Schedule = json.RawMessage(schedule)
+	}
+	return file, by, notFound(err, "campaign "+campaign)
+}
+
+func (s *Store) number(ctx context.Context, campaign string) (n int64, err error) {
+	err = s.read.QueryRowContext(ctx, "select number from campaigns where id = ?", campaign).Scan(&n)
+	return n, notFound(err, "campaign "+campaign)
+}
+
+func notFound(err error, what string) error {
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return fmt.Errorf("%w: %s", ErrNotFound, what)
+	case err != nil:
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
