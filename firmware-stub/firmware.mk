@@ -16,6 +16,14 @@ FW_CFLAGS := -std=c99 -Os -g -mcpu=cortex-m0plus -mthumb -ffreestanding -ffuncti
 	-I$(FW_DIR)/include -I$(FW_DIR)/src -I$(FW_DIR)/ports/mps2 -I$(FW_DIR)/ports/modem -I$(FW_DIR)/examples/beacon
 FW_LDFLAGS := -nostartfiles --specs=nano.specs -Wl,--gc-sections -Wl,--fatal-warnings
 
+# RAM of the library by RAM class of its patches (KiB): context, arena and stack, enforced by beacon.ld.
+FW_RAM_5 := 7168
+FW_RAM_8 := 9728
+FW_RAM_16 := 17920
+FW_PATCH_KIB ?= 16
+FW_APP_CFLAGS := -DPATCH_KIB=$(FW_PATCH_KIB)u
+FW_APP_LDFLAGS := $(FW_LDFLAGS) -Wl,--defsym=library_ram=$(FW_RAM_$(FW_PATCH_KIB))
+
 FW_LIB := $(wildcard $(FW_DIR)/src/*.c $(FW_DIR)/boot/*.c $(FW_DIR)/ports/modem/*.c)
 FW_BOARD := $(FW_DIR)/ports/mps2/mps2.c $(FW_DIR)/ports/mps2/startup.c
 FW_BEACON := $(wildcard $(FW_DIR)/examples/beacon/*.c)
@@ -37,9 +45,9 @@ $(FIRMWARE)/beacon-1.1.0.elf: FW_VARIANT := -DAPP_MINOR=1
 $(FIRMWARE)/beacon-1.1.0-selftest.elf: FW_VARIANT := -DAPP_MINOR=1 -DAPP_VERDICT=1
 $(FIRMWARE)/beacon-1.1.0-hang.elf: FW_VARIANT := -DAPP_MINOR=1 -DAPP_VERDICT=2
 
-$(FIRMWARE)/beacon-%.elf: $(FW_LIB) $(FW_BOARD) $(FW_BEACON) $(FW_DIR)/ports/mps2/app.ld $(FW_HEADERS) $(FW_DIR)/firmware.mk | $(FIRMWARE)
+$(FIRMWARE)/beacon-%.elf: $(FW_LIB) $(FW_BOARD) $(FW_BEACON) $(FW_DIR)/examples/beacon/beacon.ld $(FW_HEADERS) $(FW_DIR)/firmware.mk | $(FIRMWARE)
 	@echo "firmware: beacon $*"
-	@$(ARM_CC) $(FW_CFLAGS) $(FW_VARIANT) $(FW_BEACON) $(FW_LIB) $(FW_BOARD) -T $(FW_DIR)/ports/mps2/app.ld $(FW_LDFLAGS) -o $@
+	@$(ARM_CC) $(FW_CFLAGS) $(FW_APP_CFLAGS) $(FW_VARIANT) $(FW_BEACON) $(FW_LIB) $(FW_BOARD) -T $(FW_DIR)/examples/beacon/beacon.ld $(FW_APP_LDFLAGS) -o $@
 
 $(FIRMWARE)/beacon-%.bin: $(FIRMWARE)/beacon-%.elf
 	@$(ARM_OBJCOPY) -O binary $< $@

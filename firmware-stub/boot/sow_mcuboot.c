@@ -1,13 +1,15 @@
 /* MCUboot instead of our own stub: the same calls of the application, through MCUboot's image trailer.
  *
- * Compiled with SOW_MCUBOOT defined, which leaves sow_boot.c and sow_boot_request.c empty. For MCUboot in its swap
- * modes (swap-move, swap-offset, swap-scratch) with a write alignment of at most 8 bytes (BOOT_MAX_ALIGN 8), as of
- * MCUboot 2.0; not for its overwrite and direct-XIP modes. MCUboot verifies the image by its own TLVs; the manifest
- * and its sequence stay in map->boot, so that anti-rollback holds across both.
+ * Compiled with SOW_MCUBOOT defined, which leaves sow_boot.c and sow_boot_request.c empty. For MCUboot in its modes
+ * swap-move and swap-scratch, built with BOOT_MAX_ALIGN 8, or 16 for flash with granules of 16 bytes. Not for
+ * swap-offset, which wants the image a sector further on and that sector erased before, nor for overwrite and
+ * direct-XIP. MCUboot verifies the image by its own TLVs; the manifest and its sequence stay in map->boot, so that
+ * anti-rollback holds across both.
  *
- *   offset from the end of the slot   -40 swap_info   -32 copy_done   -24 image_ok   -16 magic
+ *   offset from the end of the slot   -40 swap_info   -32 copy_done   -24 image_ok   -16 magic   BOOT_MAX_ALIGN 8
+ *                                     -64             -48             -32            -16         BOOT_MAX_ALIGN 16
  *
- * Each of the first three takes 8 bytes, of which the first counts; the rest reads as erased.
+ * Of each of the first three the first byte counts; the rest reads as erased.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifdef SOW_MCUBOOT
@@ -18,43 +20,54 @@
 #include "sow_flash.h"
 #include "sow_image.h"
 
-#define ALIGN 8u
-#define MAGIC 16u
-#define IMAGE_OK 24u
-#define COPY_DONE 32u
-#define SWAP_INFO 40u
+enum field { MAGIC, IMAGE_OK, COPY_DONE, SWAP_INFO }; /* from the end of the slot */
+
+#define MAGIC_SIZE 16u
 #define SET 1u
 #define SWAP_TEST 2u /* in swap_info: image 0, test and revert unless confirmed */
 
-static const uint8_t magic[16] = {0x77, 0xc2, 0x95, 0xf3, 0x60, 0xd2, 0xef, 0x7f,
-                                  0x35, 0x52, 0x50, 0x0f, 0x2c, 0xb6, 0x79, 0x80};
-
-static uint32_t field(const struct sow_region *slot, uint32_t back)
+static uint32_t align(const struct sow_config *cfg)
 {
-    return slot->addr + slot->size - back;
+    return cfg->port->granule > 8 ? 16 : 8;
 }
 
-static int write_field(const struct sow_config *cfg, const struct sow_region *slot, uint32_t back, uint8_t value)
+static const uint8_t *magic(const struct sow_config *cfg)
 {
-    uint8_t buf[ALIGN];
+    static const uint8_t of_8[MAGIC_SIZE] = {0x77, 0xc2, 0x95, 0xf3, 0x60, 0xd2, 0xef, 0x7f,
+                                             0x35, 0x52, 0x50, 0x0f, 0x2c, 0xb6, 0x79, 0x80};
+    static const uint8_t of_16[MAGIC_SIZE] = {0x10, 0x00, 0x2d, 0xe1, 0x5d, 0x29, 0x41, 0x0b,
+                                              0x8d, 0x77, 0x67, 0x9c, 0x11, 0x0f, 0x1f, 0x8a};
+
+    return align(cfg) == 8 ? of_8 : of_16;
+}
+
+static uint32_t field_addr(const struct sow_config *cfg, const struct sow_region *slot, enum field field)
+{
+    return slot->addr + slot->size - MAGIC_SIZE - field * align(cfg);
+}
+
+static int write_field(const struct sow_config *cfg, const struct sow_region *slot, enum field field, uint8_t value)
+{
+    uint8_t buf[16];
 
     memset(buf, cfg->port->erase_value, sizeof buf);
     buf[0] = value;
-    return sow_flash_prog(cfg, field(slot, back), buf, sizeof buf);
+    return sow_flash_prog(cfg, field_addr(cfg, slot, field), buf, align(cfg));
 }
 
-static int is_set(const struct sow_config *cfg, const struct sow_region *slot, uint32_t back)
+static int is_set(const struct sow_config *cfg, const struct sow_region *slot, enum field field)
 {
     uint8_t v;
 
-    return sow_flash_read(cfg, field(slot, back), &v, 1) == SOW_OK && v == SET;
+    return sow_flash_read(cfg, field_addr(cfg, slot, field), &v, 1) == SOW_OK && v == SET;
 }
 
 static int has_magic(const struct sow_config *cfg, const struct sow_region *slot)
 {
-    uint8_t buf[sizeof magic];
+    uint8_t buf[MAGIC_SIZE];
 
-    return sow_flash_read(cfg, field(slot, MAGIC), buf, sizeof buf) == SOW_OK && memcmp(buf, magic, sizeof buf) == 0;
+    return sow_flash_read(cfg, field_addr(cfg, slot, MAGIC), buf, sizeof buf) == SOW_OK &&
+           memcmp(buf, magic(cfg), sizeof buf) == 0;
 }
 
 static void load(const struct sow_config *cfg, struct sow_log *log, struct sow_boot_record *r)
@@ -90,8 +103,6 @@ int sow_boot_request(const struct sow_config *cfg, const uint8_t raw[SOW_MANIFES
     struct sow_log log;
     int err;
 
-    if (cfg->port->granule > ALIGN)
-        return -SOW_CAUSE_NO_FLASH;
     (void)sow_boot_read(cfg, &now);
     if ((err = sow_manifest_parse(&m, raw)) < 0)
         return err;
@@ -107,7 +118,7 @@ int sow_boot_request(const struct sow_config *cfg, const uint8_t raw[SOW_MANIFES
     r.cause = SOW_CAUSE_OK;
     /* The magic comes last of all but one, and MCUboot takes a request without swap_info for a test, too. */
     if (sow_flash_erase(cfg, b->addr + b->size - page) < 0 || sow_log_replace(&log, raw, 0, &r) < 0 ||
-        sow_flash_prog(cfg, field(b, MAGIC), magic, sizeof magic) < 0)
+        sow_flash_prog(cfg, field_addr(cfg, b, MAGIC), magic(cfg), MAGIC_SIZE) < 0)
         return -SOW_CAUSE_FLASH_IO;
     return write_field(cfg, b, SWAP_INFO, SWAP_TEST);
 }

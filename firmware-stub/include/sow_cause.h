@@ -44,6 +44,7 @@ enum sow_cause {
     SOW_CAUSE_PATCH_CORRUPT = 23, /* the patch stream is not valid */
     SOW_CAUSE_IMAGE_DIGEST_BAD = 24, /* the image in slot B does not have the digest of the manifest */
     SOW_CAUSE_IMAGE_INVALID = 25, /* the image in slot B is no valid MCUboot image */
+    SOW_CAUSE_NO_PROGRESS = 26, /* the device was reset again and again while it verified or patched, and got no further */
     SOW_CAUSE_SELF_TEST_FAILED = 30, /* the new image failed its own self-test and was rolled back */
     SOW_CAUSE_BOOT_HANG = 31, /* the new image did not survive its boot attempts and was rolled back */
     SOW_CAUSE_NOT_CONFIRMED = 32, /* the new image was not confirmed before its deadline and was rolled back */

@@ -77,11 +77,12 @@ int sow_core_delete(struct sow_core *c, uint8_t index);
 int sow_core_fragment(struct sow_core *c, uint8_t index, uint16_t n, const uint8_t *data, uint32_t len);
 
 /* One bounded slice of solving, verifying, patching. On a Cortex-M0+ a slice takes at most 0.5 million instructions
- * (15 ms at 32 MHz) and the time of one page erase, but for two: verifying the
- * signature in software and the first look of the patch decoder at the base take 25 million each (0.8 s). port->idle is called at least every 2.6 million instructions, in every call of the library: a
- * watchdog of a second holds down to 4 MHz. A fragment costs 6 thousand instructions, a parity fragment as many
- * for each fragment it covers or row it meets (50 thousand at M = 46); sow_core_open reads every slot once, 3
- * thousand each. When no spare is left, a fragment may also erase two pages for each page under its slot.
+ * (15 ms at 32 MHz) and the time of one page erase, but for two: verifying the signature in software and the first
+ * look of the patch decoder at the base take 25 million each (0.8 s). port->idle is called at least every 2.6 million
+ * instructions, in every call of the library: a watchdog of a second holds down to 4 MHz. A fragment costs 6 thousand
+ * instructions, a parity fragment as many for each fragment it covers or row it meets (50 thousand at M = 46);
+ * sow_core_open reads every slot once, 3 thousand each. When no spare is left, a fragment may also erase two pages
+ * for each page under its slot. Eight resets in a row that got the work no further stop it with NO_PROGRESS.
  * SOW_MORE: call again; SOW_OK: nothing to do, or put off by the consent callback (status.cause): call again
  * later, it is asked again; SOW_DONE: an image has just become ready; negative: stopped. */
 int sow_core_work(struct sow_core *c);

@@ -26,7 +26,7 @@ struct sow_core {
         uint8_t step;    /* of a stop */
         uint8_t cause;
         uint8_t flags;
-        uint16_t detail;
+        uint16_t detail; /* of a stop; of an install, what requests() said before */
         uint16_t tag;    /* marks the slots of this session; no two sessions in a row share one */
         uint8_t freeze;  /* freeze record in force, or the next one to use */
         uint8_t repair[2]; /* the page that is being made anew from its copy in scratch, 0: none */
@@ -44,6 +44,11 @@ struct sow_core {
     uint16_t stride;   /* one data slot to the next, */
     uint16_t rstride;  /* one row slot to the next, while frozen */
     uint16_t spare[SOW_CORE_SPARES]; /* slot id that lives in each spare, 0xffff: free, 0xfffe: used up */
+    struct sow_core_progress { /* a journal record, too */
+        uint16_t pages;  /* of the new image that are complete in slot B */
+        uint8_t tries;   /* starts of long work since it last got further */
+        uint8_t unused[8];
+    } progress;
     const struct sow_config *cfg;
     uint8_t *arena;
     uint32_t arena_size;

@@ -31,19 +31,15 @@ static uint32_t ror(uint32_t x, unsigned n)
     return x >> n | x << (32u - n);
 }
 
-static void load(uint32_t w[4], const uint8_t bytes[16])
+/* SubBytes of a column: row r is taken from word (column + r) & mask. With mask 3 this is ShiftRows as well. */
+static uint32_t substitute(const uint32_t *s, unsigned column, unsigned mask)
 {
-    for (int i = 0; i < 4; i++, bytes += 4) {
-        w[i] = bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
-    }
-}
+    uint32_t w = 0;
 
-/* SubBytes of row 0 of a, row 1 of b, row 2 of c and row 3 of d: with four successive columns
- * this is ShiftRows as well. */
-static uint32_t substitute(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
-{
-    return sbox[a & 0xff] | (uint32_t)sbox[b >> 8 & 0xff] << 8 | (uint32_t)sbox[c >> 16 & 0xff] << 16 |
-           (uint32_t)sbox[d >> 24] << 24;
+    for (unsigned row = 4; row-- > 0;) {
+        w = w << 8 | sbox[s[(column + row) & mask] >> 8 * row & 0xff];
+    }
+    return w;
 }
 
 /* MixColumns: row i becomes 2 s(i) + 3 s(i+1) + s(i+2) + s(i+3) over GF(2^8). */
@@ -52,36 +48,34 @@ static uint32_t mix(uint32_t s)
     uint32_t next = ror(s, 8), t = s ^ next;
 
     t = (t & 0x7f7f7f7f) << 1 ^ (t >> 7 & 0x01010101) * 0x1b;
-    return t ^ next ^ ror(s, 16) ^ ror(s, 24);
+    return t ^ next ^ ror(s ^ next, 16);
 }
 
 void sow_aes128_encrypt(const uint8_t key[16], const uint8_t in[16], uint8_t out[16])
 {
-    uint32_t k[4], s[4], t[4];
-    uint32_t round_constant = 1;
+    uint32_t k[4], s[4], t[4], w = 0, x = 0;
+    unsigned i;
 
-    load(k, key);
-    load(s, in);
-    for (int round = 1; round <= 10; round++) {
-        for (int i = 0; i < 4; i++) {
-            s[i] ^= k[i];
-        }
-        for (int i = 0; i < 4; i++) {
-            t[i] = substitute(s[i], s[(i + 1) & 3], s[(i + 2) & 3], s[(i + 3) & 3]);
-        }
-        for (int i = 0; i < 4; i++) {
-            s[i] = round < 10 ? mix(t[i]) : t[i];
-        }
-
-        uint32_t x = ror(k[3], 8);
-        x = substitute(x, x, x, x) ^ round_constant;
-        for (int i = 0; i < 4; i++) {
-            x = k[i] ^= x;
-        }
-        round_constant = round_constant << 1 ^ (round_constant >> 7) * 0x11b;
+    for (i = 16; i-- > 0;) {
+        w = w << 8 | key[i];
+        x = x << 8 | (uint32_t)(in[i] ^ key[i]);
+        k[i / 4] = w;
+        s[i / 4] = x;
     }
-    for (int i = 0; i < 16; i++) {
-        out[i] = (uint8_t)((s[i / 4] ^ k[i / 4]) >> 8 * (i % 4));
+    for (unsigned rcon = 0x01; rcon != 0x6c; rcon = rcon == 0x80 ? 0x1b : rcon << 1) {
+        for (i = 0; i < 4; i++) {
+            w = substitute(s, i, 3);
+            t[i] = rcon == 0x36 ? w : mix(w); /* not in the last round */
+        }
+        w = ror(k[3], 8);
+        w = substitute(&w, 0, 0) ^ rcon;
+        for (i = 0; i < 4; i++) {
+            w = k[i] ^= w;
+            s[i] = t[i] ^ w;
+        }
+    }
+    for (i = 0; i < 16; i++) {
+        out[i] = (uint8_t)(s[i / 4] >> 8 * (i % 4));
     }
 }
 
@@ -106,23 +100,22 @@ void sow_cmac_update(struct sow_cmac *c, const void *data, size_t n)
 void sow_cmac_final(struct sow_cmac *c, uint8_t mac[16])
 {
     uint8_t subkey[16] = {0};
-    int doublings = 1;
+    unsigned doublings = c->fill / 16;
 
-    if (c->fill < 16) {
+    if (doublings == 0) {
         c->x[c->fill] ^= 0x80;
-        doublings = 2;
     }
     sow_aes128_encrypt(c->key, subkey, subkey);
-    while (doublings-- > 0) { /* times x in GF(2^128), big endian */
-        unsigned carry = subkey[0] >> 7 ? 0x87 : 0;
-        for (int i = 15; i >= 0; i--) {
+    do { /* times x in GF(2^128), big endian: once for a whole block, twice for a padded one */
+        unsigned carry = (subkey[0] >> 7) * 0x87u;
+
+        for (unsigned i = 16; i-- > 0;) {
             carry ^= (unsigned)subkey[i] << 1;
             subkey[i] = (uint8_t)carry;
             carry >>= 8;
         }
-    }
-    for (int i = 0; i < 16; i++) {
-        c->x[i] ^= subkey[i];
-    }
+    } while (doublings-- == 0);
+    c->fill = 0; /* and so the sub-key is only added to the block */
+    sow_cmac_update(c, subkey, sizeof subkey);
     sow_aes128_encrypt(c->key, c->x, mac);
 }

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* out = AES-128(key, in). out may be in. Uses 104 bytes of stack on a Cortex-M0+. */
+/* out = AES-128(key, in). out may be in. Uses 108 bytes of stack on a Cortex-M0+. */
 void sow_aes128_encrypt(const uint8_t key[16], const uint8_t in[16], uint8_t out[16]);
 
 /* A CMAC in progress: 36 bytes, all of its state, the key included. Wipe it after use. */

@@ -96,11 +96,7 @@ int sow_open(struct sow *s, const struct sow_config *cfg, const struct sow_optio
     sow_arm(s, SOW_TIMER_WORK, now);
 
     if (sow_core_kv_get(&s->core, SOW_KV_CLOCK_PERIOD, &value) == SOW_OK) s->period = value & 15u;
-    for (uint8_t i = 0; i < 4; i++) { /* the session that the core resumed */
-        struct sow_status st;
-
-        if (sow_core_status(&s->core, i, &st) >= 0 && st.exists) s->index = i;
-    }
+    s->index = s->core.session.index; /* of the session that was resumed, or 0 */
     if (s->boot.state == SOW_BOOT_TRIAL)
         sow_arm(s, SOW_TIMER_TRIAL, now + (opt->confirm_within ? opt->confirm_within : 86400u));
     return r;

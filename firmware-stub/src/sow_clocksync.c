@@ -15,8 +15,13 @@
 #define RETRY_DOUBLINGS 8u /* ... up to 4.5 h */
 #define RESYNC_GAP 16u  /* seconds between forced requests, at least */
 
-/* 128 * 2^Period seconds, give or take 30 */
-static uint32_t resync_period(const struct sow *s) { return (128u << s->period) - 30u + sow_random(s, 61); }
+/* The next AppTimeReq: then, or if the clock is right and nobody forces it 128 * 2^Period seconds later, give or
+ * take 30. */
+static void arm(struct sow *s, uint32_t at)
+{
+    if (s->synced && !s->resync) at += (128u << s->period) - 30u + sow_random(s, 61);
+    sow_arm(s, SOW_TIMER_CLOCK, at);
+}
 
 static void correct(struct sow *s, uint32_t now, const uint8_t *arg)
 {
@@ -29,12 +34,8 @@ static void correct(struct sow *s, uint32_t now, const uint8_t *arg)
     if (s->reboot_gps) s->at[SOW_TIMER_REBOOT] -= correction;
     /* A correction at the end of its range is only the first part of it (TS003-2.0.0). */
     s->synced = correction != 0x7fffffffu && correction != 0x80000000u;
-    if (s->synced) {
-        sow_mcsetup_clock(s, now);
-        sow_arm(s, SOW_TIMER_CLOCK, now + resync_period(s));
-    } else {
-        sow_arm(s, SOW_TIMER_CLOCK, now);
-    }
+    sow_mcsetup_windows(s, now, 15, 0);
+    arm(s, now);
 }
 
 void sow_clocksync_command(struct sow *s, struct sow_command *c)
@@ -49,22 +50,20 @@ void sow_clocksync_command(struct sow *s, struct sow_command *c)
         /* A value that could not be kept still holds until the next reset. */
         if (param != s->period) (void)sow_core_kv_put(&s->core, SOW_KV_CLOCK_PERIOD, param);
         s->period = param;
-        if (s->synced && !s->resync) sow_arm(s, SOW_TIMER_CLOCK, c->now + resync_period(s));
+        if (s->synced && !s->resync) arm(s, c->now);
         c->ans[1] = 0;
-        sow_put32(c->ans + 2, c->now + s->offset);
-        c->len = 6;
+        c->len = 2;
+        sow_ans32(c, c->now + s->offset);
         break;
     default:
         s->resync = param & 7u;
-        if (s->resync) sow_arm(s, SOW_TIMER_CLOCK, c->now);
+        if (s->resync) arm(s, c->now);
         break;
     }
 }
 
 void sow_clocksync_request(struct sow *s, uint32_t now, struct sow_uplink *up)
 {
-    uint32_t next;
-
     up->port = SOW_PORT_CLOCKSYNC;
     up->len = 6;
     up->data[0] = 1;
@@ -74,12 +73,10 @@ void sow_clocksync_request(struct sow *s, uint32_t now, struct sow_uplink *up)
     else if (!s->synced) up->data[5] |= 0x10u;
 
     if (s->resync) {
-        next = RESYNC_GAP + sow_random(s, RESYNC_GAP);
-    } else if (s->synced) {
-        next = resync_period(s);
-    } else {
-        next = (FIRST_RETRY << s->backoff) + sow_random(s, FIRST_RETRY);
+        now += RESYNC_GAP + sow_random(s, RESYNC_GAP);
+    } else if (!s->synced) {
+        now += (FIRST_RETRY << s->backoff) + sow_random(s, FIRST_RETRY);
         if (s->backoff < RETRY_DOUBLINGS) s->backoff++;
     }
-    sow_arm(s, SOW_TIMER_CLOCK, now + next);
+    arm(s, now);
 }

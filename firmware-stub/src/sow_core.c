@@ -4,8 +4,6 @@
 
 #include "sow_core_private.h"
 #include "sow_patch.h"
-#include "sow_sha256.h"
-
 
 uint32_t sow_core_arena_size(uint16_t nb_frag, uint8_t frag_size, uint32_t codec_ram)
 {
@@ -53,6 +51,15 @@ int sow_core_enter(struct sow_core *c, uint8_t phase)
     return err < 0 ? err : SOW_MORE;
 }
 
+int sow_core_progress(struct sow_core *c, uint32_t pages)
+{
+    if (c->progress.tries == 0 && c->progress.pages == pages)
+        return SOW_OK;
+    c->progress.pages = (uint16_t)pages;
+    c->progress.tries = 0;
+    return sow_log_put(&c->log, SOW_ID_PROGRESS, &c->progress);
+}
+
 int sow_core_stop(struct sow_core *c, uint8_t step, uint8_t cause)
 {
     c->at.step = step;
@@ -77,42 +84,58 @@ int sow_core_consent(struct sow_core *c, uint8_t phase, uint32_t seconds)
     return -(int)cause;
 }
 
+/* Numbers in the journal. */
+static int get(const struct sow_core *c, uint8_t id, uint32_t *value)
+{
+    uint32_t r[(SOW_LOG_DATA + 3u) / 4u];
+
+    if (!sow_log_get(&c->log, id, r))
+        return -SOW_CAUSE_NO_SESSION;
+    *value = r[0];
+    return SOW_OK;
+}
+
+static int put(struct sow_core *c, uint8_t id, uint32_t value)
+{
+    uint32_t r[(SOW_LOG_DATA + 3u) / 4u] = {value, 0, 0};
+
+    return sow_log_put(&c->log, id, r);
+}
+
 int sow_core_kv_get(struct sow_core *c, uint8_t key, uint32_t *value)
 {
-    uint8_t r[SOW_LOG_DATA];
-
-    if (key > 15 || !sow_log_get(&c->log, key, r))
-        return -SOW_CAUSE_NO_SESSION;
-    memcpy(value, r, sizeof *value);
-    return SOW_OK;
+    return key > 15 ? -SOW_CAUSE_NO_SESSION : get(c, key, value);
 }
 
 int sow_core_kv_put(struct sow_core *c, uint8_t key, uint32_t value)
 {
-    uint8_t r[SOW_LOG_DATA] = {0};
-
-    if (key > 15)
-        return -SOW_CAUSE_NO_FLASH;
-    memcpy(r, &value, sizeof value);
-    return sow_log_put(&c->log, key, r);
+    return key > 15 ? -SOW_CAUSE_NO_FLASH : put(c, key, value);
 }
 
-static int region_ok(const struct sow_port *port, const struct sow_region *r, uint32_t pages)
+static int power_of_two(uint32_t n, uint32_t low, uint32_t high)
 {
-    return ((r->addr | r->size) & (port->page - 1)) == 0 && r->size >= pages * port->page;
+    return n >= low && n <= high && (n & (n - 1)) == 0;
+}
+
+/* Two areas of whole pages, each of that size at least. */
+static int two_areas(const struct sow_port *port, const struct sow_region *r, uint32_t size)
+{
+    return (r->size / 2 & (0u - port->page)) >= size;
 }
 
 static int config_ok(const struct sow_config *cfg)
 {
     const struct sow_port *p = cfg->port;
     const struct sow_map *m = cfg->map;
+    const struct sow_region *const regions[] = {&m->slot_a, &m->slot_b, &m->download, &m->journal, &m->boot, &m->scratch};
 
-    return p->granule != 0 && p->granule <= 16 && (p->granule & (p->granule - 1)) == 0 && p->page >= 128 &&
-           p->page <= 8192 && (p->page & (p->page - 1)) == 0 && region_ok(p, &m->slot_a, 1) &&
-           region_ok(p, &m->slot_b, 1) && m->slot_a.size == m->slot_b.size && region_ok(p, &m->download, 1) &&
-           region_ok(p, &m->journal, 2) && region_ok(p, &m->boot, 2) && region_ok(p, &m->scratch, 1) &&
-           (m->journal.size / 2 & (0u - p->page)) >= SOW_CORE_JOURNAL &&
-           (m->boot.size / 2 & (0u - p->page)) >= SOW_CORE_BOOT;
+    if (!power_of_two(p->granule, 1, 16) || !power_of_two(p->page, 128, 8192))
+        return 0;
+    for (uint32_t i = 0; i < sizeof regions / sizeof *regions; i++)
+        if (regions[i]->size == 0 || ((regions[i]->addr | regions[i]->size) & (p->page - 1)) != 0)
+            return 0;
+    return m->slot_a.size == m->slot_b.size && two_areas(p, &m->journal, SOW_CORE_JOURNAL) &&
+           two_areas(p, &m->boot, SOW_CORE_BOOT);
 }
 
 static int session_ok(const struct sow_session *s)
@@ -122,25 +145,49 @@ static int session_ok(const struct sow_session *s)
 }
 
 /* The session takes two records; the last byte of each says whose they are. */
-static int session_record(struct sow_core *c, uint8_t id, int load)
+static __attribute__((noinline, noclone)) int session_records(struct sow_core *c, int load)
 {
-    uint8_t r[SOW_LOG_DATA], *half = (uint8_t *)&c->session + (id - SOW_ID_SESSION) * (SOW_LOG_DATA - 1u);
-    uint8_t owner = (uint8_t)(c->at.tag >> 4);
+    uint8_t r[SOW_LOG_DATA], *half = (uint8_t *)&c->session, owner = (uint8_t)(c->at.tag >> 4);
+    int err;
 
     (void)sizeof(char[sizeof c->session == 2 * (SOW_LOG_DATA - 1u) ? 1 : -1]);
-    if (load) {
-        if (!sow_log_get(&c->log, id, r) || r[SOW_LOG_DATA - 1u] != owner)
-            return -SOW_CAUSE_FLASH_DECAY;
-        memcpy(half, r, SOW_LOG_DATA - 1u);
-        return SOW_OK;
+    for (uint8_t id = SOW_ID_SESSION; id <= SOW_ID_SESSION_2; id++, half += SOW_LOG_DATA - 1u) {
+        if (load) {
+            if (!sow_log_get(&c->log, id, r) || r[SOW_LOG_DATA - 1u] != owner)
+                return -SOW_CAUSE_FLASH_DECAY;
+            memcpy(half, r, SOW_LOG_DATA - 1u);
+            continue;
+        }
+        memcpy(r, half, SOW_LOG_DATA - 1u);
+        r[SOW_LOG_DATA - 1u] = owner;
+        if ((err = sow_log_put(&c->log, id, r)) < 0)
+            return err;
     }
-    memcpy(r, half, SOW_LOG_DATA - 1u);
-    r[SOW_LOG_DATA - 1u] = owner;
-    return sow_log_put(&c->log, id, r);
+    return SOW_OK;
+}
+
+/* Slot B is not ours while the stub may swap it back or has yet to swap it in. */
+static int slot_b_taken(const struct sow_core *c)
+{
+    struct sow_boot_status boot;
+
+    return sow_boot_read(c->cfg, &boot) == SOW_OK &&
+           (boot.state == SOW_BOOT_PENDING || boot.state == SOW_BOOT_TRIAL);
+}
+
+/* A number that every request to the stub changes. */
+static uint16_t requests(const struct sow_core *c)
+{
+    struct sow_log log;
+
+    sow_log_open(&log, c->cfg, &c->cfg->map->boot, SOW_MANIFEST_SIZE);
+    return (uint16_t)log.gen;
 }
 
 int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena, uint32_t arena_size)
 {
+    struct sow_manifest m;
+
     memset(c, 0, sizeof *c);
     c->cfg = cfg;
     c->arena = arena;
@@ -150,10 +197,10 @@ int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena,
     if (arena == 0 || (uintptr_t)arena % 8 != 0)
         return -SOW_CAUSE_NO_RAM;
     sow_log_open(&c->log, cfg, &cfg->map->journal, 0);
+    (void)sow_log_get(&c->log, SOW_ID_PROGRESS, &c->progress);
     if (!sow_log_get(&c->log, SOW_ID_PHASE, &c->at) || c->at.phase == SOW_CORE_NONE)
         return SOW_OK;
-    if (session_record(c, SOW_ID_SESSION, 1) < 0 || session_record(c, SOW_ID_SESSION_2, 1) < 0 ||
-        !session_ok(&c->session) || c->at.phase > SOW_CORE_STOP) {
+    if (session_records(c, 1) < 0 || !session_ok(&c->session) || c->at.phase > SOW_CORE_STOP) {
         c->at.phase = SOW_CORE_NONE;
         return SOW_OK;
     }
@@ -167,23 +214,15 @@ int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena,
     if (c->at.phase == SOW_CORE_COLLECT)
         return sow_store_put_back(c) < 0 ? -SOW_CAUSE_FLASH_IO : sow_fec_resume(c);
     sow_store_find_spares(c);
-    if (c->at.phase == SOW_CORE_READY || c->at.phase == SOW_CORE_INSTALL) {
-        struct sow_manifest m;
-
-        if (sow_manifest_read(c, &m) == SOW_OK)
-            c->version = m.version;
-        return SOW_OK;
+    if (c->at.phase != SOW_CORE_READY && c->at.phase != SOW_CORE_INSTALL)
+        return SOW_MORE;
+    if (c->at.phase == SOW_CORE_INSTALL && c->at.detail == requests(c) && !slot_b_taken(c)) {
+        c->at.phase = SOW_CORE_READY; /* cut before the request was made */
+        c->at.detail = 0;
     }
-    return SOW_MORE;
-}
-
-/* Slot B is not ours while the stub may swap it back or has yet to swap it in. */
-static int slot_b_taken(const struct sow_core *c)
-{
-    struct sow_boot_status boot;
-
-    return sow_boot_read(c->cfg, &boot) == SOW_OK &&
-           (boot.state == SOW_BOOT_PENDING || boot.state == SOW_BOOT_TRIAL);
+    if (sow_manifest_read(c, &m) == SOW_OK)
+        c->version = m.version;
+    return SOW_OK;
 }
 
 static int exists(const struct sow_core *c)
@@ -193,21 +232,19 @@ static int exists(const struct sow_core *c)
 
 static int replayed(const struct sow_core *c, const struct sow_session *s)
 {
-    uint8_t r[SOW_LOG_DATA];
+    uint32_t last;
 
-    return s->has_mic && sow_log_get(&c->log, (uint8_t)(SOW_ID_COUNT + s->index), r) &&
-           s->session_cnt <= (r[0] | r[1] << 8);
+    return s->has_mic && get(c, (uint8_t)(SOW_ID_COUNT + s->index), &last) == SOW_OK && s->session_cnt <= last;
 }
 
 /* SessionCnt is used up when the first fragment arrives (TS004-2.0.0 3.4). */
 static int use_up_count(struct sow_core *c)
 {
     const struct sow_session *s = &c->session;
-    uint8_t r[SOW_LOG_DATA] = {(uint8_t)s->session_cnt, (uint8_t)(s->session_cnt >> 8)};
 
     if (!s->has_mic || (c->at.flags & SOW_FLAG_COUNTED) != 0)
         return SOW_OK;
-    if (sow_log_put(&c->log, (uint8_t)(SOW_ID_COUNT + s->index), r) < 0)
+    if (put(c, (uint8_t)(SOW_ID_COUNT + s->index), s->session_cnt) < 0)
         return -SOW_CAUSE_FLASH_IO;
     c->at.flags |= SOW_FLAG_COUNTED;
     return SOW_OK;
@@ -250,7 +287,7 @@ int sow_core_session(struct sow_core *c, const struct sow_session *s)
     c->judge = 0;
     c->recheck = 0;
     c->version = 0;
-    if ((err = session_record(c, SOW_ID_SESSION, 0)) < 0 || (err = session_record(c, SOW_ID_SESSION_2, 0)) < 0 ||
+    if ((err = session_records(c, 0)) < 0 || (err = sow_core_progress(c, 0)) < 0 ||
         (err = sow_core_enter(c, SOW_CORE_ERASE)) < 0) {
         c->at.phase = SOW_CORE_NONE;
         return err;
@@ -318,13 +355,19 @@ int sow_core_fragment(struct sow_core *c, uint8_t index, uint16_t n, const uint8
             return err;
     if (c->at.phase != SOW_CORE_COLLECT)
         return SOW_OK;
-    if ((err = use_up_count(c)) < 0)
+    if ((err = use_up_count(c)) < 0 || (err = sow_core_progress(c, 0)) < 0)
         return err;
     if (c->received < 16383)
         c->received++;
     c->pos = 0; /* of a digest under way: its state is overwritten */
     return sow_fec_fragment(c, n, data);
 }
+
+/* What a phase is to the server. */
+static const uint8_t step_of[] = {
+    SOW_STEP_NONE,   SOW_STEP_SETUP,    SOW_STEP_RECEIVE, SOW_STEP_RECEIVE, SOW_STEP_PATCH,
+    SOW_STEP_READY,  SOW_STEP_INSTALL,  SOW_STEP_NONE,    SOW_STEP_VERIFY,  SOW_STEP_VERIFY,
+    SOW_STEP_VERIFY, SOW_STEP_MANIFEST, SOW_STEP_VERIFY,  SOW_STEP_PATCH,   SOW_STEP_PATCH};
 
 /* Stop for that cause, unless the block has rotted since it was checked. */
 static int doubt(struct sow_core *c, uint8_t cause)
@@ -354,6 +397,8 @@ static __attribute__((noinline)) int work_ask(struct sow_core *c)
     int err = sow_manifest_read(c, &m);
 
     if (err == SOW_OK)
+        err = sow_core_progress(c, 0); /* resets while the answer is "later" are no failures */
+    if (err == SOW_OK)
         err = sow_core_consent(c, SOW_PHASE_PATCH, m.new_size / 1024u + 1u);
     if (err == SOW_OK) {
         c->pos = 0;
@@ -367,7 +412,7 @@ static __attribute__((noinline)) int work_ask(struct sow_core *c)
 }
 
 /* What follows a step that has run to its end, and what an error in it means. */
-static int next(struct sow_core *c, int err, uint8_t phase, uint8_t step, int trusted)
+static int next(struct sow_core *c, int err, uint8_t phase, uint8_t step)
 {
     if (err == SOW_MORE)
         return SOW_MORE;
@@ -376,7 +421,33 @@ static int next(struct sow_core *c, int err, uint8_t phase, uint8_t step, int tr
     if (err >= 0)
         return sow_core_enter(c, phase);
     c->at.step = step;
-    return trusted ? sow_core_stop(c, step, (uint8_t)-err) : doubt(c, (uint8_t)-err);
+    return doubt(c, (uint8_t)-err);
+}
+
+/* Before long work: count that it was started, once after each reset. */
+static int start(struct sow_core *c)
+{
+    if ((c->at.flags & SOW_FLAG_TRIED) != 0)
+        return SOW_OK;
+    if (c->progress.tries >= SOW_CORE_TRIES)
+        return -SOW_CAUSE_NO_PROGRESS;
+    c->at.flags |= SOW_FLAG_TRIED;
+    c->progress.tries++;
+    return sow_log_put(&c->log, SOW_ID_PROGRESS, &c->progress);
+}
+
+/* Judge the manifest while fragments still come in. */
+static int work_early(struct sow_core *c)
+{
+    int err = start(c);
+
+    if (err == SOW_OK && (err = sow_judge(c)) == SOW_MORE)
+        return SOW_MORE;
+    if (err < 0)
+        return sow_core_stop(c, SOW_STEP_MANIFEST, (uint8_t)-err);
+    c->at.flags |= SOW_FLAG_JUDGED;
+    err = sow_core_progress(c, 0);
+    return err < 0 ? err : sow_core_save(c);
 }
 
 int sow_core_work(struct sow_core *c)
@@ -384,37 +455,40 @@ int sow_core_work(struct sow_core *c)
     int err;
 
     switch (c->at.phase) {
+    case SOW_CORE_NONE:
+    case SOW_CORE_READY:
+    case SOW_CORE_INSTALL:
+    case SOW_CORE_STOP:
+        return SOW_OK;
     case SOW_CORE_ERASE:
     case SOW_CORE_THAW:
         return erase_slice(c);
     case SOW_CORE_COLLECT:
         if ((c->at.flags & SOW_FLAG_JUDGED) != 0 || !sow_fec_head_known(c, SOW_MANIFEST_SIZE))
             return SOW_OK;
-        if ((err = sow_judge(c)) == SOW_MORE)
-            return SOW_MORE;
-        if (err < 0)
-            return sow_core_stop(c, SOW_STEP_MANIFEST, (uint8_t)-err);
-        c->at.flags |= SOW_FLAG_JUDGED;
-        return sow_core_save(c);
+        return work_early(c);
+    default:
+        if ((err = start(c)) < 0)
+            return sow_core_stop(c, step_of[c->at.phase], (uint8_t)-err);
+    }
+    switch (c->at.phase) {
     case SOW_CORE_SOLVE:
         return sow_fec_solve(c);
     case SOW_CORE_CHECK:
         return work_check(c);
     case SOW_CORE_MIC:
-        return next(c, sow_mic(c), SOW_CORE_JUDGE, SOW_STEP_VERIFY, 0);
+        return next(c, sow_mic(c), SOW_CORE_JUDGE, SOW_STEP_VERIFY);
     case SOW_CORE_JUDGE:
-        return next(c, sow_judge(c), SOW_CORE_DIGEST, SOW_STEP_MANIFEST, 0);
+        return next(c, sow_judge(c), SOW_CORE_DIGEST, SOW_STEP_MANIFEST);
     case SOW_CORE_DIGEST:
-        return next(c, sow_digest(c), SOW_CORE_ASK, SOW_STEP_VERIFY, 0);
+        return next(c, sow_digest_payload(c), SOW_CORE_ASK, SOW_STEP_VERIFY);
     case SOW_CORE_ASK:
         return work_ask(c);
     case SOW_CORE_WRITE:
-        return next(c, sow_write(c), SOW_CORE_HASH, SOW_STEP_PATCH, 0);
-    case SOW_CORE_HASH:
-        err = next(c, sow_write_hash(c), SOW_CORE_READY, SOW_STEP_PATCH, 0);
-        return c->at.phase == SOW_CORE_READY && err >= 0 ? SOW_DONE : err;
+        return next(c, sow_write(c), SOW_CORE_HASH, SOW_STEP_PATCH);
     default:
-        return SOW_OK;
+        err = next(c, sow_write_hash(c), SOW_CORE_READY, SOW_STEP_PATCH);
+        return c->at.phase == SOW_CORE_READY && err >= 0 ? SOW_DONE : err;
     }
 }
 
@@ -428,44 +502,33 @@ static void boot_step(const struct sow_core *c, struct sow_status *out)
         return;
     out->step = step[boot.state];
     out->cause = boot.cause;
+    out->detail = 0;
 }
 
 int sow_core_status(const struct sow_core *c, uint8_t index, struct sow_status *out)
 {
-    static const uint8_t step[] = {
-        SOW_STEP_NONE,   SOW_STEP_SETUP,  SOW_STEP_RECEIVE,  SOW_STEP_RECEIVE, SOW_STEP_PATCH,
-        SOW_STEP_READY,  SOW_STEP_INSTALL, SOW_STEP_NONE,    SOW_STEP_VERIFY,  SOW_STEP_VERIFY,
-        SOW_STEP_VERIFY, SOW_STEP_MANIFEST, SOW_STEP_VERIFY, SOW_STEP_PATCH,   SOW_STEP_PATCH};
-    int frozen = (c->at.flags & SOW_FLAG_FROZEN) != 0;
+    /* Nothing says "complete" before the block is proved. */
+    const uint32_t unproved = 1u << SOW_CORE_THAW | 1u << SOW_CORE_STOP | 1u << SOW_CORE_SOLVE | 1u << SOW_CORE_CHECK |
+                              1u << SOW_CORE_MIC | 1u << SOW_CORE_JUDGE | 1u << SOW_CORE_DIGEST;
+    uint8_t phase = c->at.phase;
 
     memset(out, 0, sizeof *out);
     out->exists = (uint8_t)(exists(c) && c->session.index == index);
     out->session = c->session;
-    out->step = c->at.phase == SOW_CORE_STOP ? c->at.step : step[c->at.phase];
+    out->step = phase == SOW_CORE_STOP ? c->at.step : step_of[phase];
     out->cause = c->at.cause;
     out->detail = c->at.detail;
     out->received = c->received;
     out->memory_error = (c->at.flags & SOW_FLAG_NO_ROWS) != 0;
     out->mic_error = (c->at.flags & SOW_FLAG_MIC_BAD) != 0;
-    switch (c->at.phase) {
-    case SOW_CORE_ERASE:
+    if (phase == SOW_CORE_ERASE)
         out->missing = c->session.nb_frag;
-        break;
-    case SOW_CORE_COLLECT:
-        out->missing = frozen ? (uint16_t)(c->lost - c->rank) : c->lost;
-        break;
-    case SOW_CORE_ASK:
-    case SOW_CORE_WRITE:
-    case SOW_CORE_HASH:
-    case SOW_CORE_READY:
-        break;
-    case SOW_CORE_NONE:
-    case SOW_CORE_INSTALL:
-        boot_step(c, out);
-        break;
-    default: /* nothing says "complete" before the block is proved */
+    else if (phase == SOW_CORE_COLLECT)
+        out->missing = (uint16_t)(c->lost - c->rank);
+    else if ((unproved >> phase & 1u) != 0)
         out->missing = !out->mic_error;
-    }
+    if (phase == SOW_CORE_NONE || phase == SOW_CORE_INSTALL)
+        boot_step(c, out);
     return SOW_OK;
 }
 
@@ -516,10 +579,15 @@ int sow_core_install(struct sow_core *c)
             (void)sow_fec_thaw(c);
             return -SOW_CAUSE_FLASH_DECAY;
         }
-    if ((err = sow_block_read(c, 0, raw, sizeof raw)) < 0 || (err = sow_boot_request(c->cfg, raw)) < 0)
+    if ((err = sow_block_read(c, 0, raw, sizeof raw)) < 0)
         return err;
-    err = sow_core_enter(c, SOW_CORE_INSTALL);
-    return err < 0 ? err : SOW_OK;
+    /* First the intent, or a cut would leave an image that is installed and still waits to be. */
+    c->at.phase = SOW_CORE_INSTALL;
+    c->at.cause = SOW_CAUSE_OK;
+    c->at.detail = requests(c);
+    if ((err = sow_core_save(c)) < 0 || (err = sow_boot_request(c->cfg, raw)) < 0)
+        (void)sow_core_enter(c, SOW_CORE_READY);
+    return err;
 }
 
 void sow_core_time(struct sow_core *c, uint32_t gps)

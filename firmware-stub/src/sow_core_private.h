@@ -37,13 +37,18 @@ enum sow_core_flag {
     SOW_FLAG_MIC_BAD = 8,
     SOW_FLAG_COUNTED = 16,  /* SessionCnt is in the journal; RAM only */
     SOW_FLAG_NO_ROWS = 32,  /* a parity fragment found no room for rows; RAM only */
-    SOW_FLAG_RUNNING = 64   /* the decoder in the arena is set up; RAM only */
+    SOW_FLAG_RUNNING = 64,  /* the decoder in the arena is set up; RAM only */
+    SOW_FLAG_TRIED = 128    /* this start of long work is counted; RAM only */
 };
 
 #define SOW_FLAGS_KEPT (SOW_FLAG_JUDGED | SOW_FLAG_DELETED | SOW_FLAG_MIC_BAD)
 
 /* Ids in the journal; 0..15 are the keys of sow_core_kv_get. */
-enum sow_core_id { SOW_ID_SESSION = 16, SOW_ID_SESSION_2 = 17, SOW_ID_PHASE = 18, SOW_ID_PAGES = 19, SOW_ID_COUNT = 20 };
+enum sow_core_id { SOW_ID_SESSION = 16, SOW_ID_SESSION_2 = 17, SOW_ID_PHASE = 18, SOW_ID_PROGRESS = 19, SOW_ID_COUNT = 20 };
+
+/* Resets in the middle of solving, verifying or patching that get the update nowhere: after so many it is given
+ * up, or a patch that no watchdog survives would reset the device for ever. */
+#define SOW_CORE_TRIES 8u
 
 #define SOW_CORE_JOURNAL 512u /* bytes an area of the journal must have */
 #define SOW_CORE_BOOT 256u    /* bytes an area of the boot region must have */
@@ -97,7 +102,10 @@ int sow_fec_head_known(const struct sow_core *c, uint32_t bytes);
 
 /* sow_judge.c */
 int sow_judge(struct sow_core *c); /* SOW_MORE, SOW_DONE: the manifest is good, or the cause to refuse it */
-int sow_digest(struct sow_core *c);
+int sow_digest_payload(struct sow_core *c);
+/* One slice of the digest of an image in a slot, of the payload if that is NULL; pos counts its bytes.
+ * SOW_MORE, SOW_DONE: its first n bytes are those wanted, -SOW_CAUSE_DIGEST_BAD, or another negated cause. */
+int sow_digest(struct sow_core *c, const struct sow_region *slot, uint32_t size, const uint8_t *want, uint32_t n);
 int sow_mic(struct sow_core *c);
 int sow_manifest_read(const struct sow_core *c, struct sow_manifest *m);
 
@@ -111,6 +119,7 @@ int sow_write_fits(const struct sow_core *c, const struct sow_manifest *m);
 int sow_core_stop(struct sow_core *c, uint8_t step, uint8_t cause);
 int sow_core_enter(struct sow_core *c, uint8_t phase); /* with a journal record where the phase has one */
 int sow_core_save(struct sow_core *c); /* the record of the phase */
+int sow_core_progress(struct sow_core *c, uint32_t pages); /* long work got further */
 int sow_core_consent(struct sow_core *c, uint8_t phase, uint32_t seconds);
 void sow_core_event(const struct sow_core *c, uint8_t step, uint8_t cause, uint16_t detail);
 

@@ -48,12 +48,12 @@ uint8_t sow_diag_report(struct sow *s, uint8_t ans[10])
 void sow_diag_watch(struct sow *s, uint32_t now, struct sow_status *st)
 {
     const struct sow_port *port = s->cfg.port;
-    uint32_t delay = sow_datablock_spread(s, st);
 
     look(s, st);
     if (st->step == s->last_step && st->cause == s->last_cause) return;
     s->last_step = st->step;
     s->last_cause = st->cause;
     if (port->event) port->event(port->user, st->step, st->cause, st->detail);
-    if (st->cause != SOW_CAUSE_OK || st->step >= SOW_STEP_READY) sow_arm(s, SOW_TIMER_DIAG, now + delay);
+    if (st->cause != SOW_CAUSE_OK || st->step >= SOW_STEP_READY)
+        sow_arm(s, SOW_TIMER_DIAG, now + sow_datablock_spread(s, st));
 }

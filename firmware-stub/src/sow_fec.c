@@ -138,11 +138,7 @@ static int compress_row(struct sow_core *c)
                 return -SOW_CAUSE_FLASH_DECAY;
             continue;
         }
-        if (bit)
-            sow_bit_set(row, k);
-        else
-            sow_bit_clear(row, k);
-        k++;
+        sow_bit_put(row, k++, bit);
     }
     while ((k & 7u) != 0)
         sow_bit_clear(row, k++);
@@ -223,6 +219,7 @@ int sow_fec_solve(struct sow_core *c)
 {
     uint32_t k = --c->pos, i = column(c, k);
     uint8_t *row = reduced(c);
+    int err;
 
     if (k == 0)
         (void)sow_core_enter(c, SOW_CORE_CHECK); /* with pos 0; overruled below when something is wrong */
@@ -244,7 +241,8 @@ int sow_fec_solve(struct sow_core *c)
     }
     if (sow_slot_put(c, (uint16_t)i, sow_payload(c)) < 0)
         return sow_core_stop(c, SOW_STEP_VERIFY, SOW_CAUSE_FLASH_IO);
-    return SOW_MORE;
+    err = sow_core_progress(c, 0);
+    return err < 0 ? err : SOW_MORE;
 }
 
 int sow_fec_check(struct sow_core *c)

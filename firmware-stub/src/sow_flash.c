@@ -11,6 +11,11 @@ static int all_erased(const struct sow_config *cfg, const uint8_t *p, uint32_t n
     return 1;
 }
 
+int sow_flash_read(const struct sow_config *cfg, uint32_t addr, void *buf, uint32_t len)
+{
+    return cfg->port->read(cfg->port->user, addr, buf, len) < 0 ? -SOW_CAUSE_FLASH_IO : SOW_OK;
+}
+
 void sow_flash_idle(const struct sow_config *cfg)
 {
     if (cfg->port->idle != 0)

@@ -14,10 +14,8 @@
 /* Round n up to a multiple of a power of two. */
 static inline uint32_t sow_align(uint32_t n, uint32_t to) { return (n + to - 1u) & (0u - to); }
 
-static inline int sow_flash_read(const struct sow_config *cfg, uint32_t addr, void *buf, uint32_t len)
-{
-    return cfg->port->read(cfg->port->user, addr, buf, len) < 0 ? -SOW_CAUSE_FLASH_IO : SOW_OK;
-}
+/* SOW_OK or -SOW_CAUSE_FLASH_IO. */
+int sow_flash_read(const struct sow_config *cfg, uint32_t addr, void *buf, uint32_t len);
 
 /* Give the watchdog its due. */
 void sow_flash_idle(const struct sow_config *cfg);

@@ -10,14 +10,13 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "sow_packages.h"
 
-#define IMAGE_VALID 3u
+/* CIDs */
+#define VERSION 1u
+#define REBOOT_TIME 2u
+#define REBOOT_COUNTDOWN 3u
+#define UPGRADE_IMAGE 4u
 
-static void reboot_at(struct sow *s, uint32_t at, uint8_t gps)
-{
-    sow_diag_note(s, SOW_STEP_NONE, SOW_CAUSE_OK); /* of the last attempt */
-    s->reboot_gps = gps;
-    sow_arm(s, SOW_TIMER_REBOOT, at);
-}
+#define IMAGE_VALID 3u
 
 static void cancel_reboot(struct sow *s)
 {
@@ -25,66 +24,61 @@ static void cancel_reboot(struct sow *s)
     sow_disarm(s, SOW_TIMER_REBOOT);
 }
 
-static void reboot_time(struct sow *s, struct sow_command *c)
+/* DevRebootTime, DevRebootCountdown */
+static void reboot_in(struct sow *s, struct sow_command *c)
 {
-    uint32_t time = sow_u32(c->arg), left = 0;
+    uint32_t left = sow_u32(c->arg - 1) >> 8; /* Countdown: the three bytes after the CID */
+    uint32_t never = 0xffffffu;
+    uint8_t gps = 0;
 
     c->len = 0;
-    if (time == 0) { /* as soon as the answers to the other commands are out */
-        reboot_at(s, c->now, 0);
-        return;
+    if (c->cid == REBOOT_TIME) {
+        left = sow_u32(c->arg);
+        never = 0xffffffffu;
+        if (left != 0 && left != never) {
+            gps = 1;
+            left -= c->now + s->offset;
+        }
     }
-    if (time == 0xffffffffu) {
+    if (left == never && !gps) {
         cancel_reboot(s);
-        left = time;
-    } else if (s->synced && sow_diff(c->now + s->offset, time) > 0) {
-        left = time - (c->now + s->offset);
-        reboot_at(s, c->now + left, 1);
+    } else if (!gps || (s->synced && (int32_t)left > 0)) {
+        sow_diag_note(s, SOW_STEP_NONE, SOW_CAUSE_OK); /* of the last attempt */
+        s->reboot_gps = gps;
+        sow_arm(s, SOW_TIMER_REBOOT, c->now + left);
+        if (left == 0) return; /* as soon as the answers to the other commands are out */
+    } else {
+        left = 0;
     }
-    sow_put32(c->ans + 1, left);
-    c->len = 5;
-}
-
-static void reboot_countdown(struct sow *s, struct sow_command *c)
-{
-    uint32_t left = sow_u16(c->arg) | (uint32_t)c->arg[2] << 16;
-
-    if (left == 0xffffffu) cancel_reboot(s);
-    else reboot_at(s, c->now + left, 0);
-    sow_put32(c->ans + 1, left);
-    c->len = left ? 4 : 0;
+    c->len = 1;
+    sow_ans32(c, left);
+    if (c->cid == REBOOT_COUNTDOWN) c->len = 4;
 }
 
 /* The image in slot B. While the new image is on trial that is the old one, which nobody asks for. */
-static void waiting(const struct sow *s, struct sow_image *image)
+static __attribute__((noinline)) uint8_t waiting(const struct sow *s, struct sow_image *image)
 {
-    if (sow_core_image(&s->core, image) < 0 || s->boot.state == SOW_BOOT_TRIAL) image->state = 0;
-}
-
-static void upgrade_image(struct sow *s, struct sow_command *c)
-{
-    struct sow_image image;
-
-    waiting(s, &image);
-    c->ans[1] = image.state;
-    if (image.state != IMAGE_VALID) return;
-    sow_put32(c->ans + 2, image.version);
-    c->len = 6;
+    (void)sow_core_image(&s->core, image);
+    return s->boot.state == SOW_BOOT_TRIAL ? 0 : image->state;
 }
 
 void sow_fwmgmt_command(struct sow *s, struct sow_command *c)
 {
+    struct sow_image image;
     int r;
 
     switch (c->cid) {
-    case 1:
-        sow_put32(c->ans + 1, s->version);
-        sow_put32(c->ans + 5, s->cfg.identity->hw_version);
-        c->len = 9;
+    case VERSION:
+        c->len = 1;
+        sow_ans32(c, s->version);
+        sow_ans32(c, s->cfg.identity->hw_version);
         break;
-    case 2: reboot_time(s, c); break;
-    case 3: reboot_countdown(s, c); break;
-    case 4: upgrade_image(s, c); break;
+    case REBOOT_TIME:
+    case REBOOT_COUNTDOWN: reboot_in(s, c); break;
+    case UPGRADE_IMAGE:
+        c->ans[1] = waiting(s, &image);
+        if (c->ans[1] == IMAGE_VALID) sow_ans32(c, image.version);
+        break;
     default:
         r = sow_core_image_delete(&s->core, sow_u32(c->arg));
         c->ans[1] = (uint8_t)(r >= 0 ? 0u : r == -SOW_CAUSE_IMAGE_INVALID ? 2u : 1u);
@@ -103,8 +97,7 @@ static void reboot(struct sow *s, uint32_t now)
 {
     struct sow_image image;
 
-    waiting(s, &image);
-    if (image.state == IMAGE_VALID) {
+    if (waiting(s, &image) == IMAGE_VALID) {
         int r = sow_core_install(&s->core);
 
         if (r < 0) {

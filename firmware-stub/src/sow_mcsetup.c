@@ -22,51 +22,39 @@
 #define START_MISSED 0x20u
 #define NOT_SYNCED 0xffffffu
 
-/* An end equal to the start cancels. */
-static void hand_over(const struct sow *s, const struct sow_mc_session *w, uint32_t end)
+/* CIDs */
+#define STATUS 1u
+#define SETUP 2u
+#define DELETE 3u
+#define CLASS_B 5u
+
+void sow_mcsetup_windows(struct sow *s, uint32_t now, uint32_t mask, int cancel)
 {
     const struct sow_port *port = s->cfg.port;
-    struct sow_mc_session device = *w;
 
-    device.start -= s->offset;
-    device.end = end - s->offset;
-    if (port->mc_session) port->mc_session(port->user, &device);
-}
-
-/* Is there a window that is not over yet? */
-static int pending(const struct sow *s, const struct sow_mc_session *w, uint32_t now)
-{
-    return s->synced && w->device_class && sow_diff(now + s->offset, w->end) > 0;
-}
-
-void sow_mcsetup_clock(struct sow *s, uint32_t now)
-{
-    for (uint32_t i = 0; i < SOW_GROUPS; i++)
-        if (pending(s, &s->window[i], now)) hand_over(s, &s->window[i], s->window[i].end);
-}
-
-void sow_mcsetup_cancel(struct sow *s, uint32_t now, uint32_t mask)
-{
-    for (uint32_t i = 0; i < SOW_GROUPS; i++, mask >>= 1) {
-        struct sow_mc_session *w = &s->window[i];
+    mask &= (1u << SOW_GROUPS) - 1u;
+    for (struct sow_mc_session *w = s->window; mask; w++, mask >>= 1) {
+        struct sow_mc_session device = *w;
 
         if (!(mask & 1u)) continue;
-        if (pending(s, w, now)) hand_over(s, w, w->start);
-        w->device_class = 0;
+        if (cancel) {
+            w->device_class = 0;
+            device.end = device.start;
+        }
+        /* One that is over, or that the MAC was never given, is not handed over. */
+        if (!port->mc_session || !s->synced || !device.device_class || sow_diff(now + s->offset, w->end) <= 0) continue;
+        device.start -= s->offset;
+        device.end -= s->offset;
+        port->mc_session(port->user, &device);
     }
 }
 
 uint32_t sow_quiet_until(const struct sow *s, uint32_t now)
 {
-    uint32_t until = now + s->offset;
+    uint32_t gps = now + s->offset, until = gps;
 
-    for (uint32_t i = 0; i < SOW_GROUPS; i++) {
-        const struct sow_mc_session *w = &s->window[i];
-
-        if (pending(s, w, now) && w->device_class == 'C' && sow_diff(w->start, now + s->offset) >= 0 &&
-            sow_diff(until, w->end) > 0)
-            until = w->end;
-    }
+    for (const struct sow_mc_session *w = s->window; s->synced && w < s->window + SOW_GROUPS; w++)
+        if (w->device_class == 'C' && sow_diff(w->start, gps) >= 0 && sow_diff(until, w->end) > 0) until = w->end;
     return until - s->offset;
 }
 
@@ -79,10 +67,10 @@ static int aes(const struct sow *s, const uint8_t *key, const uint8_t in[16], ui
     return 0;
 }
 
-/* Unwrap McKey and derive the two session keys of the group. */
-static int derive(const struct sow *s, const uint8_t *addr, const uint8_t *wrapped, struct sow_mc_group *g)
+/* Unwrap McKey and derive the two session keys of the group. arg: McAddr and McKey_encrypted */
+static __attribute__((noinline)) int derive(const struct sow *s, const uint8_t *arg, struct sow_mc_group *g)
 {
-    uint8_t block[16], key[16];
+    uint8_t block[16], *key = g->app_s_key;
     int r;
 
     memset(block, 0, sizeof block);
@@ -90,113 +78,104 @@ static int derive(const struct sow *s, const uint8_t *addr, const uint8_t *wrapp
     r = aes(s, NULL, block, key); /* McRootKey */
     block[0] = 0;
     r |= aes(s, key, block, key); /* McKEKey */
-    r |= aes(s, key, wrapped, key); /* McKey */
-    memcpy(block + 1, addr, 4);
-    block[0] = 1;
-    r |= aes(s, key, block, g->app_s_key);
+    r |= aes(s, key, arg + 4, key); /* McKey */
+    memcpy(block + 1, arg, 4);
     block[0] = 2;
     r |= aes(s, key, block, g->nwk_s_key);
-    return r;
+    block[0] = 1;
+    return r | aes(s, key, block, key);
 }
 
-static int setup(struct sow *s, uint8_t id, const uint8_t *arg)
+/* McGroupSetup, McGroupDelete */
+static int group(struct sow *s, const struct sow_command *c, uint8_t id)
 {
     const struct sow_port *port = s->cfg.port;
-    struct sow_mc_group g;
-
-    if (!port->mc_group || derive(s, arg + 1, arg + 5, &g) != 0) return -1;
-    g.id = id;
-    g.defined = 1;
-    g.addr = sow_u32(arg + 1);
-    g.min_fcnt = sow_u32(arg + 21);
-    g.max_fcnt = sow_u32(arg + 25);
-    s->group_addr[id] = g.addr;
-    s->groups = (uint8_t)(s->groups | 1u << id);
-    port->mc_group(port->user, &g);
-    return 0;
-}
-
-static int forget(struct sow *s, uint32_t now, uint8_t id)
-{
+    const uint8_t *arg = c->arg + 1;
     uint32_t bit = 1u << id;
     struct sow_mc_group g;
 
-    if (!(s->groups & bit)) return -1;
-    s->groups = (uint8_t)(s->groups & ~bit);
-    sow_mcsetup_cancel(s, now, bit);
     memset(&g, 0, sizeof g);
     g.id = id;
-    s->cfg.port->mc_group(s->cfg.port->user, &g);
+    if (c->cid == SETUP) {
+        if (!port->mc_group || derive(s, arg, &g) != 0) return -1;
+        g.defined = 1;
+        g.addr = sow_u32(arg);
+        g.min_fcnt = sow_u32(arg + 20);
+        g.max_fcnt = sow_u32(arg + 24);
+        s->group_addr[id] = g.addr;
+        s->groups = (uint8_t)(s->groups | bit);
+    } else {
+        if (!(s->groups & bit)) return -1;
+        s->groups = (uint8_t)(s->groups & ~bit);
+        sow_mcsetup_windows(s, c->now, bit, 1);
+    }
+    port->mc_group(port->user, &g);
     return 0;
 }
 
 static void status(const struct sow *s, struct sow_command *c)
 {
-    uint32_t total = 0, mask = 0;
+    uint32_t bits = 0; /* NbTotalGroups, AnsGroupMask */
 
     for (uint8_t i = 0; i < SOW_GROUPS; i++) {
-        if (!(s->groups & 1u << i)) continue;
-        total++;
+        if (!(s->groups >> i & 1)) continue;
+        bits += 1u << 4;
         /* When they do not all fit, the highest are left out and the server asks again for them. */
-        if (!(c->arg[0] & 1u << i) || c->len + 5u > c->room) continue;
-        mask |= 1u << i;
-        c->ans[c->len] = i;
-        sow_put32(c->ans + c->len + 1, s->group_addr[i]);
-        c->len = (uint8_t)(c->len + 5u);
-    }
-    c->ans[1] = (uint8_t)(total << 4 | mask);
-}
-
-static void session(struct sow *s, struct sow_command *c)
-{
-    const uint8_t *arg = c->arg;
-    uint32_t bits = c->ans[1], to_start = NOT_SYNCED, length = 1u << (arg[5] & 15u);
-    struct sow_mc_session w;
-
-    w.id = c->ans[1];
-    w.device_class = 'C';
-    w.periodicity = 0;
-    w.start = sow_u32(arg + 1);
-    w.frequency = (sow_u16(arg + 6) | (uint32_t)arg[8] << 16) * 100u;
-    w.dr = arg[9];
-    if (c->cid == 5) {
-        w.device_class = 'B';
-        w.periodicity = (arg[5] >> 4) & 7u;
-        length *= 128u;
-    }
-    w.end = w.start + length;
-
-    if (!(s->groups & 1u << w.id)) bits |= UNDEFINED;
-    /* Class B knows 0: the default ping-slot channels of the region. */
-    if (w.frequency < 100000000u && (w.frequency || w.device_class == 'C')) bits |= FREQ_ERROR;
-    if (w.dr > 15) bits |= DR_ERROR;
-    if (bits == w.id && s->synced) {
-        int32_t left = sow_diff(c->now + s->offset, w.start);
-
-        if (left < 0) bits |= START_MISSED;
-        else if ((uint32_t)left < NOT_SYNCED) to_start = (uint32_t)left;
+        if (!(c->arg[0] >> i & 1) || c->len + 5u > c->room) continue;
+        bits |= 1u << i;
+        c->ans[c->len++] = i;
+        sow_ans32(c, s->group_addr[i]);
     }
     c->ans[1] = (uint8_t)bits;
-    if (bits != w.id) return;
-    s->window[w.id] = w;
+}
+
+static void session(struct sow *s, struct sow_command *c, uint8_t id)
+{
+    const uint8_t *arg = c->arg;
+    uint32_t bits = id, to_start = NOT_SYNCED, start = sow_u32(arg + 1), length = 1u << (arg[5] & 15u),
+             frequency = sow_u32(arg + 6), lowest = 100000000u;
+    struct sow_mc_session *w = &s->window[id];
+    char device_class = 'C';
+    uint8_t dr = (uint8_t)(frequency >> 24), periodicity = 0;
+
+    frequency = (frequency & 0xffffffu) * 100u;
+    if (c->cid == CLASS_B) {
+        device_class = 'B';
+        periodicity = (arg[5] >> 4) & 7u;
+        length *= 128u;
+        if (!frequency) lowest = 0; /* the default ping-slot channels of the region */
+    }
+    if (frequency < lowest) bits |= FREQ_ERROR;
+    if (!(s->groups >> id & 1)) bits |= UNDEFINED;
+    if (dr > 15) bits |= DR_ERROR;
+    if (s->synced && bits == id) {
+        uint32_t left = start - (c->now + s->offset);
+
+        if (left >> 31) bits |= START_MISSED;
+        if (left < to_start) to_start = left;
+    }
+    c->ans[1] = (uint8_t)bits;
+    if (bits != id) return;
+    w->id = id;
+    w->device_class = device_class;
+    w->dr = dr;
+    w->periodicity = periodicity;
+    w->frequency = frequency;
+    w->start = start;
+    w->end = start + length;
     /* Without the time the window cannot be placed yet; the next AppTimeAns hands it over. */
-    if (s->synced) hand_over(s, &w, w.end);
-    else sow_arm(s, SOW_TIMER_CLOCK, c->now);
-    sow_put32(c->ans + 2, to_start);
+    if (!s->synced) sow_arm(s, SOW_TIMER_CLOCK, c->now);
+    sow_mcsetup_windows(s, c->now, 1u << id, 0);
+    sow_ans32(c, to_start);
     c->len = 5;
 }
 
 void sow_mcsetup_command(struct sow *s, struct sow_command *c)
 {
     uint8_t id = c->arg[0] & 3u;
-    int r = 0;
 
     c->ans[1] = id;
-    switch (c->cid) {
-    case 1: status(s, c); break;
-    case 2: r = setup(s, id, c->arg); break;
-    case 3: r = forget(s, c->now, id); break;
-    default: session(s, c); break;
-    }
-    if (r < 0) c->ans[1] |= 4u; /* IDerror, McGroupUndefined */
+    if (c->cid == STATUS) status(s, c);
+    else if (c->cid > DELETE) session(s, c, id);
+    else if (group(s, c, id) < 0) c->ans[1] |= 4u; /* IDerror, McGroupUndefined */
 }

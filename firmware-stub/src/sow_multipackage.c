@@ -13,6 +13,12 @@
 #define CID_BUFFER 2u
 #define PREFIX 0x80u
 
+void sow_ans32(struct sow_command *c, uint32_t v)
+{
+    sow_put32(c->ans + c->len, v);
+    c->len = (uint8_t)(c->len + 4u);
+}
+
 static void send_part(struct sow *s, uint8_t start, uint8_t stop, uint8_t form)
 {
     s->ans_next = start;
@@ -49,23 +55,24 @@ void sow_multipackage_message(struct sow *s, uint32_t now, const uint8_t *data, 
     c.at_once = 1;
     c.room = SOW_ANS_MAX;
     while (len) {
-        uint32_t used;
+        const uint8_t *ans = data; /* a prefix is copied */
+        uint32_t used = 1;
+        uint8_t n = 1;
 
         if (data[0] & PREFIX) {
             package = data[0] & 0x7fu;
             if (package > SOW_PACKAGE_FWMGMT || s->ans_len >= SOW_ANS_BUFFER) break;
-            s->ans[s->ans_len++] = data[0];
-            data++;
-            len--;
-            continue;
+        } else {
+            /* What might not be answered is not done. */
+            if (s->ans_len > SOW_ANS_BUFFER - SOW_ANS_MAX) break;
+            used = sow_command(s, &c, package, data, len);
+            if (!used) break;
+            ans = c.ans;
+            n = c.len;
+            answered |= n;
         }
-        /* What might not be answered is not done. */
-        if (s->ans_len > SOW_ANS_BUFFER - SOW_ANS_MAX) break;
-        used = sow_command(s, &c, package, data, len);
-        if (!used) break;
-        memcpy(s->ans + s->ans_len, c.ans, c.len);
-        s->ans_len = (uint8_t)(s->ans_len + c.len);
-        answered |= c.len;
+        memcpy(s->ans + s->ans_len, ans, n);
+        s->ans_len = (uint8_t)(s->ans_len + n);
         data += used;
         len -= used;
     }
@@ -74,19 +81,17 @@ void sow_multipackage_message(struct sow *s, uint32_t now, const uint8_t *data, 
 
 void sow_multipackage_command(struct sow *s, struct sow_command *c)
 {
-    static const uint8_t port[] = {SOW_PORT_MULTIPACKAGE, SOW_PORT_CLOCKSYNC, SOW_PORT_MCSETUP, SOW_PORT_DATABLOCK,
-                                   SOW_PORT_FWMGMT};
+    /* NbPackages, { PackageIdentifier, version, FPort } of each package */
+    static const uint8_t packages[] = {5,
+                                       SOW_PACKAGE_MULTIPACKAGE, 1, SOW_PORT_MULTIPACKAGE,
+                                       SOW_PACKAGE_CLOCKSYNC, 0, SOW_PORT_CLOCKSYNC,
+                                       SOW_PACKAGE_MCSETUP, 0, SOW_PORT_MCSETUP,
+                                       SOW_PACKAGE_DATABLOCK, 0, SOW_PORT_DATABLOCK,
+                                       SOW_PACKAGE_FWMGMT, 1, SOW_PORT_FWMGMT};
 
-    /* DevPackageReq: { PackageIdentifier, version, FPort } of each package. */
-    c->ans[1] = sizeof port;
-    for (uint8_t i = 0; i < sizeof port; i++) {
-        uint8_t *p = c->ans + c->len;
-
-        p[0] = i;
-        p[1] = i == SOW_PACKAGE_MULTIPACKAGE || i == SOW_PACKAGE_FWMGMT ? 1 : s->package_version;
-        p[2] = port[i];
-        c->len = (uint8_t)(c->len + 3u);
-    }
+    memcpy(c->ans + 1, packages, sizeof packages);
+    c->len = 1u + sizeof packages;
+    c->ans[6] = c->ans[9] = c->ans[12] = s->package_version;
 }
 
 int sow_multipackage_answer(struct sow *s, struct sow_uplink *up)

@@ -25,11 +25,6 @@ struct affine {
     num x, y;
 };
 
-/* (x/z^2, y/z^3), or infinity where z is zero. */
-struct jacobian {
-    num x, y, z;
-};
-
 static const struct affine generator = {
     {0x18a9143c, 0x79e730d4, 0x5fedb601, 0x75ba95fc, 0x77622510, 0x79fb732b, 0xa53755c6, 0x18905f76},
     {0xce95560a, 0xddf25357, 0xba19e45c, 0x8b4ab8e4, 0xdd21f325, 0xd2e88688, 0x25885d85, 0x8571ff18},
@@ -40,16 +35,6 @@ static void load(num r, const uint8_t *bytes)
     for (int i = LIMBS - 1; i >= 0; i--, bytes += 4) {
         r[i] = (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
     }
-}
-
-static int is_zero(const num a)
-{
-    uint32_t any = 0;
-
-    for (int i = 0; i < LIMBS; i++) {
-        any |= a[i];
-    }
-    return any == 0;
 }
 
 /* r = a + b, returns the carry. */
@@ -98,21 +83,16 @@ static void reduce(num a, uint32_t carry, const num m)
     }
 }
 
-static void add(num r, const num a, const num b)
+/* Add to the two limbs above a row of a product. */
+static void carry_over(uint32_t *t, uint32_t carry)
 {
-    reduce(r, add_raw(r, a, b), field);
+    t[LIMBS] += carry;
+    t[LIMBS + 1] += t[LIMBS] < carry;
 }
 
-static void sub(num r, const num a, const num b)
-{
-    if (sub_raw(r, a, b)) {
-        add_raw(r, r, field);
-    }
-}
-
-/* t += a * x, returns the carry. Half words, because ARMv6-M multiplies 32 by 32 bits to 32 only;
- * none of the four sums can overflow. */
-static uint32_t mul_add(num t, const num a, uint32_t x)
+/* t += a * x, with the carry above it. Half words, because ARMv6-M multiplies 32 by 32 bits to 32 only; none of
+ * the four sums can overflow. */
+static void mul_add(uint32_t *t, const num a, uint32_t x)
 {
     uint32_t x_lo = x & 0xffff, x_hi = x >> 16;
     uint32_t carry = 0;
@@ -125,17 +105,17 @@ static uint32_t mul_add(num t, const num a, uint32_t x)
         t[i] = s2 << 16 | (s0 & 0xffff);
         carry = hi * x_hi + (s1 >> 16) + (s2 >> 16);
     }
-    return carry;
+    carry_over(t, carry);
 }
 
-/* t += p * t[0], returns the carry. p is -1 mod 2^32, so this clears t[0], which is not written:
- * nobody reads it again. The rest of p is 2^96 + 2^192 - 2^224 + 2^256. */
-static uint32_t clear_low_limb(num t)
+/* t += p * t[0], with the carry above it. p is -1 mod 2^32, so this clears t[0], which is not written: nobody
+ * reads it again. The rest of p is 2^96 + 2^192 - 2^224 + 2^256. */
+static void clear_low_limb(uint32_t *t)
 {
     uint32_t x = t[0], carry = 0;
 
     for (int i = 3; i < LIMBS; i++) {
-        uint32_t y = i % 3 == 0 ? x : 0;
+        uint32_t y = 0x48u >> i & 1u ? x : 0; /* limbs 3 and 6 */
         uint32_t sum = t[i] + carry;
         carry = sum < carry;
         sum += y;
@@ -144,7 +124,7 @@ static uint32_t clear_low_limb(num t)
     }
     carry += x - (t[7] < x);
     t[7] -= x;
-    return carry;
+    carry_over(t, carry);
 }
 
 /* r = a * b / 2^256 mod m (Montgomery), m is field or order. a is any number, b is below m;
@@ -154,33 +134,36 @@ static void mul_mod(num r, const num a, const num b, const num m)
     uint32_t t[2 * LIMBS + 1] = {0};
 
     for (int i = 0; i < LIMBS; i++) {
-        uint64_t top = (uint64_t)t[i + LIMBS] + mul_add(t + i, a, b[i]);
-        top += m == field ? clear_low_limb(t + i) : mul_add(t + i, order, t[i] * ORDER_NEG_INV);
-        t[i + LIMBS] = (uint32_t)top;
-        t[i + LIMBS + 1] = (uint32_t)(top >> 32);
+        mul_add(t + i, a, b[i]);
+        if (m == field) {
+            clear_low_limb(t + i);
+        } else {
+            mul_add(t + i, order, t[i] * ORDER_NEG_INV);
+        }
     }
     memcpy(r, t + LIMBS, sizeof(num));
     reduce(r, t[2 * LIMBS], m);
 }
 
-static void mul(num r, const num a, const num b)
+/* r = 2^256 mod m: 1 in Montgomery form. */
+static void one(num r, const num m)
 {
-    mul_mod(r, a, b, field);
+    memset(r, 0, sizeof(num));
+    sub_raw(r, r, m);
 }
 
 /* r = 2^512 mod m, the factor that mul_mod needs to bring a number into Montgomery form. */
 static void montgomery_factor(num r, const num m)
 {
-    memset(r, 0, sizeof(num));
-    sub_raw(r, r, m); /* 2^256 - m */
+    one(r, m);
     for (int i = 0; i < 256; i++) {
         reduce(r, add_raw(r, r, r), m);
     }
 }
 
-static int bit(const num a, int i)
+static __attribute__((noinline)) uint32_t bit(const num a, uint32_t i)
 {
-    return (int)(a[i / 32] >> (i % 32) & 1);
+    return a[i / 32] >> (i % 32) & 1;
 }
 
 /* a = 1/a mod n by Fermat, a^(n-2); in and out in Montgomery form. */
@@ -191,7 +174,7 @@ static void invert_mod_order(num a)
     memcpy(x, a, sizeof x);
     memcpy(e, order, sizeof e);
     e[0] -= 2;
-    for (int i = 254; i >= 0; i--) {
+    for (uint32_t i = 255; i-- != 0;) {
         mul_mod(x, x, x, order);
         if (bit(e, i)) {
             mul_mod(x, x, a, order);
@@ -200,87 +183,88 @@ static void invert_mod_order(num a)
     memcpy(a, x, sizeof x);
 }
 
-/* b = y^2 - x^3 + 3x: the coefficient of the curve on which (x, y) lies. */
-static void coefficient(num b, const struct affine *q)
-{
-    num t;
+/* The point formulas are lists of steps over a file of registers: a step takes a tenth of the call that it stands
+ * for. x, y, z are the sum, which is infinity where z is zero; qx, qy an affine point to add. */
+enum reg { PX, PY, PZ, T, R, H, QX, QY, REGS };
 
-    mul(t, q->x, q->x);
-    mul(t, t, q->x);
-    mul(b, q->y, q->y);
-    sub(b, b, t);
-    for (int i = 0; i < 3; i++) {
-        add(b, b, q->x);
+#define STEP(op, r, a, b) ((op) << 9 | (a) << 6 | (b) << 3 | (r))
+#define MUL(r, a, b) STEP(1, r, a, b)
+#define ADD(r, a, b) STEP(2, r, a, b)
+#define SUB(r, a, b) STEP(3, r, a, b)
+#define END 0
+
+static void run(num *reg, const uint16_t *step)
+{
+    for (; *step != END; step++) {
+        uint32_t *r = reg[*step & 7];
+        const uint32_t *a = reg[*step >> 6 & 7], *b = reg[*step >> 3 & 7];
+        int op = *step >> 9;
+
+        if (op == 1) {
+            mul_mod(r, a, b, field);
+        } else if (op == 2) {
+            reduce(r, add_raw(r, a, b), field);
+        } else if (sub_raw(r, a, b)) {
+            add_raw(r, r, field);
+        }
     }
 }
 
-/* a = 2a. Infinity stays infinity; no point of this curve has y = 0. */
-static void point_double(struct jacobian *a)
-{
-    num m, s, t;
+/* q into Montgomery form, t being the factor; then r = y^2 - x^3 + 3x, the coefficient of the curve on which q lies. */
+static const uint16_t convert[] = {
+    MUL(QX, QX, T), MUL(QY, QY, T),
+    MUL(T, QX, QX), MUL(T, T, QX), MUL(R, QY, QY), SUB(R, R, T), ADD(R, R, QX), ADD(R, R, QX), ADD(R, R, QX), END,
+};
+static const uint16_t *const coefficient = convert + 2;
 
-    mul(t, a->z, a->z);
-    sub(m, a->x, t);
-    add(t, a->x, t);
-    mul(t, m, t);
-    add(m, t, t);
-    add(m, m, t); /* 3 (x - z^2)(x + z^2), the slope times 2yz */
-    mul(a->z, a->y, a->z);
-    add(a->z, a->z, a->z);
-    mul(t, a->y, a->y);
-    add(t, t, t);
-    add(a->y, t, t);
-    mul(s, a->x, a->y); /* 4xy^2 */
-    mul(t, t, a->y);    /* 8y^4 */
-    mul(a->x, m, m);
-    sub(a->x, a->x, s);
-    sub(a->x, a->x, s);
-    sub(s, s, a->x);
-    mul(a->y, m, s);
-    sub(a->y, a->y, t);
+/* Infinity stays infinity; no point of this curve has y = 0. */
+static const uint16_t twice[] = {
+    MUL(T, PZ, PZ), SUB(R, PX, T), ADD(T, PX, T), MUL(T, R, T),
+    ADD(R, T, T), ADD(R, R, T), /* 3 (x - z^2)(x + z^2), the slope times 2yz */
+    MUL(PZ, PY, PZ), ADD(PZ, PZ, PZ), MUL(T, PY, PY), ADD(T, T, T), ADD(PY, T, T),
+    MUL(H, PX, PY), /* 4xy^2 */
+    MUL(T, T, PY), /* 8y^4 */
+    MUL(PX, R, R), SUB(PX, PX, H), SUB(PX, PX, H), SUB(H, H, PX), MUL(PY, R, H), SUB(PY, PY, T), END,
+};
+
+/* h and r, how far q is from the sum; both are zero when it is the sum. */
+static const uint16_t compare[] = {
+    MUL(R, PZ, PZ), MUL(H, R, QX), SUB(H, H, PX), MUL(R, R, PZ), MUL(R, R, QY), SUB(R, R, PY), END,
+};
+
+/* The sum of a point and its negative needs no case: h, and with it z, is zero. */
+static const uint16_t plus[] = {
+    MUL(PZ, PZ, H), MUL(T, H, H), MUL(H, H, T), MUL(T, T, PX), MUL(PX, R, R), SUB(PX, PX, H), SUB(PX, PX, T), SUB(PX, PX, T),
+    SUB(T, T, PX), MUL(T, T, R), MUL(H, H, PY), SUB(PY, T, H), END,
+};
+
+/* z = z^2 in Montgomery form twice over, qx being the factor. */
+static const uint16_t last[] = {MUL(PZ, PZ, PZ), MUL(PZ, PZ, QX), END};
+
+static int is_zero(const uint32_t *a, int limbs)
+{
+    while (limbs > 0 && a[limbs - 1] == 0) {
+        limbs--;
+    }
+    return limbs == 0;
 }
 
-/* a = a + q, but for a = q: then it leaves a alone and returns 1, for the caller to double. Whoever chooses the
- * key and the signature can make the sum hit every special case. */
-static int point_add(struct jacobian *a, const struct affine *q)
+/* Add q to the sum. Whoever chooses the key and the signature can make this hit every special case. */
+static void point_add(num *reg, const struct affine *q)
 {
-    num h, r, t;
-
-    if (is_zero(a->z)) {
-        memcpy(a->x, q->x, sizeof a->x);
-        memcpy(a->y, q->y, sizeof a->y);
-        memset(a->z, 0, sizeof a->z);
-        sub_raw(a->z, a->z, field); /* 1 in Montgomery form */
-        return 0;
+    memcpy(reg[QX], q, sizeof *q);
+    if (is_zero(reg[PZ], LIMBS)) {
+        memcpy(reg[PX], q, sizeof *q);
+        one(reg[PZ], field);
+        return;
     }
-    mul(r, a->z, a->z);
-    mul(h, r, q->x);
-    sub(h, h, a->x);
-    mul(r, r, a->z);
-    mul(r, r, q->y);
-    sub(r, r, a->y);
-    if (is_zero(h) && is_zero(r)) {
-        return 1;
-    }
-    /* The sum of a point and its negative needs no case: h, and with it z, is zero. */
-    mul(a->z, a->z, h);
-    mul(t, h, h);
-    mul(h, h, t);
-    mul(t, t, a->x);
-    mul(a->x, r, r);
-    sub(a->x, a->x, h);
-    sub(a->x, a->x, t);
-    sub(a->x, a->x, t);
-    sub(t, t, a->x);
-    mul(t, t, r);
-    mul(h, h, a->y);
-    sub(a->y, t, h);
-    return 0;
+    run(reg, compare);
+    run(reg, is_zero(reg[R], 2 * LIMBS) ? twice : plus);
 }
 
 static int in_order(const num a)
 {
-    return !is_zero(a) && is_below(a, order);
+    return !is_zero(a, LIMBS) && is_below(a, order);
 }
 
 int sow_p256_verify(const uint8_t pub[64], const uint8_t hash[32], const uint8_t sig[64])
@@ -293,62 +277,61 @@ int sow_p256_verify(const uint8_t pub[64], const uint8_t hash[32], const uint8_t
 int sow_p256_verify_idle(const uint8_t pub[64], const uint8_t hash[32], const uint8_t sig[64],
                          const struct sow_p256_idle *watchdog)
 {
+    num reg[REGS], u1, u2;
     struct affine q;
-    struct jacobian sum;
-    num u1, u2, t;
 
-    load(q.x, pub);
-    load(q.y, pub + 32);
-    if (!is_below(q.x, field) || !is_below(q.y, field)) {
+    load(reg[QX], pub);
+    load(reg[QY], pub + 32);
+    if (!is_below(reg[QX], field) || !is_below(reg[QY], field)) {
         return SOW_P256_BAD_KEY;
     }
-    montgomery_factor(t, field);
-    mul(q.x, q.x, t);
-    mul(q.y, q.y, t);
-    coefficient(t, &generator);
-    coefficient(u1, &q);
-    if (memcmp(t, u1, sizeof t) != 0) {
+    montgomery_factor(reg[T], field);
+    run(reg, convert);
+    memcpy(&q, reg[QX], sizeof q);
+    memcpy(reg[H], reg[R], sizeof reg[H]);
+    memcpy(reg[QX], &generator, sizeof generator);
+    run(reg, coefficient);
+    if (memcmp(reg[H], reg[R], sizeof reg[H]) != 0) {
         return SOW_P256_BAD_KEY;
     }
 
     load(u2, sig); /* r */
-    load(t, sig + 32);
-    if (!in_order(u2) || !in_order(t)) {
+    load(reg[T], sig + 32);
+    if (!in_order(u2) || !in_order(reg[T])) {
         return SOW_P256_BAD_SIGNATURE;
     }
     montgomery_factor(u1, order);
-    mul_mod(t, t, u1, order);
-    invert_mod_order(t);
+    mul_mod(reg[T], reg[T], u1, order);
+    invert_mod_order(reg[T]);
     load(u1, hash);
-    mul_mod(u1, u1, t, order); /* out of Montgomery form by itself: hash and r never were in it */
-    mul_mod(u2, u2, t, order);
+    mul_mod(u1, u1, reg[T], order); /* out of Montgomery form by itself: hash and r never were in it */
+    mul_mod(u2, u2, reg[T], order);
 
-    memset(&sum, 0, sizeof sum);
-    for (int i = 255; i >= 0; i--) {
+    memset(reg[PZ], 0, sizeof reg[PZ]);
+    for (uint32_t i = 256; i-- != 0;) {
         if (watchdog->idle != 0) {
             watchdog->idle(watchdog->user);
         }
-        point_double(&sum);
-        if (bit(u1, i) && point_add(&sum, &generator)) {
-            point_double(&sum);
+        run(reg, twice);
+        if (bit(u1, i)) {
+            point_add(reg, &generator);
         }
-        if (bit(u2, i) && point_add(&sum, &q)) {
-            point_double(&sum);
+        if (bit(u2, i)) {
+            point_add(reg, &q);
         }
     }
-    if (is_zero(sum.z)) {
+    if (is_zero(reg[PZ], LIMBS)) {
         return SOW_P256_BAD_SIGNATURE;
     }
 
     /* The affine x, taken mod n, must be r: x is r or r + n. Compared as x = r z^2, which
      * saves the inversion. */
-    mul(sum.z, sum.z, sum.z);
-    montgomery_factor(u1, field);
-    mul(u1, u1, sum.z);
+    montgomery_factor(reg[QX], field);
+    run(reg, last);
     load(u2, sig);
     do {
-        mul(t, u2, u1);
-        if (memcmp(t, sum.x, sizeof t) == 0) {
+        mul_mod(u1, u2, reg[PZ], field);
+        if (memcmp(u1, reg[PX], sizeof u1) == 0) {
             return SOW_P256_VALID;
         }
     } while (!add_raw(u2, u2, order) && is_below(u2, field));

@@ -43,6 +43,9 @@ uint32_t sow_u32(const uint8_t *p);
 void sow_put16(uint8_t *p, uint32_t v);
 void sow_put32(uint8_t *p, uint32_t v);
 
+/* Append to an answer. */
+void sow_ans32(struct sow_command *c, uint32_t v);
+
 /* Seconds from a to b; negative when b is earlier. Good across a wrap of the clock. */
 static inline int32_t sow_diff(uint32_t a, uint32_t b) { return (int32_t)(b - a); }
 
@@ -60,8 +63,9 @@ void sow_clocksync_command(struct sow *s, struct sow_command *c);
 void sow_clocksync_request(struct sow *s, uint32_t now, struct sow_uplink *up);
 
 void sow_mcsetup_command(struct sow *s, struct sow_command *c);
-void sow_mcsetup_clock(struct sow *s, uint32_t now);                /* the clock was corrected: move the windows */
-void sow_mcsetup_cancel(struct sow *s, uint32_t now, uint32_t mask); /* close the windows of these groups */
+/* Tell the MAC anew of the windows of these groups that are not over yet, where the clock now places them, or
+ * that they are cancelled. mask: a bit per group */
+void sow_mcsetup_windows(struct sow *s, uint32_t now, uint32_t mask, int cancel);
 
 void sow_datablock_command(struct sow *s, struct sow_command *c);
 void sow_datablock_fragment(struct sow *s, uint32_t now, uint8_t group, const uint8_t *data, uint32_t len);

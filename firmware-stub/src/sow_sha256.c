@@ -26,33 +26,38 @@ static uint32_t ror(uint32_t x, unsigned n)
     return x >> n | x << (32u - n);
 }
 
-/* The eight working variables are two histories of four: b, c, d are the last values of a,
- * and f, g, h those of e. A round appends one value to each history and shifts nothing; every
- * 16 rounds the histories are moved back to the start of their arrays. */
+/* The eight working variables are two histories of four: b, c, d are the last values of a, and f, g, h those of e.
+ * A round appends one value to each history and shifts nothing; every 16 rounds the histories are moved back to the
+ * start of their arrays. */
+enum { E = 4 + 16 }; /* where the history of e begins */
+
 static void compress(struct sow_sha256 *s)
 {
-    uint32_t a[4 + 16], e[4 + 16]; /* [i] to [i + 3] are d c b a and h g f e of round i */
+    uint32_t v[2 * E];
     uint32_t *w = s->w;
+    const uint32_t *k = round_constant;
 
     for (unsigned i = 0; i < 4; i++) {
-        a[i] = s->h[3 - i];
-        e[i] = s->h[7 - i];
+        v[i] = s->h[3 - i];
+        v[E + i] = s->h[7 - i];
     }
-    for (unsigned base = 0;; base += 16) {
-        for (unsigned i = 0; i < 16; i++) {
-            uint32_t x = e[i + 3];
-            uint32_t t = e[i] + (((e[i + 2] ^ e[i + 1]) & x) ^ e[i + 1]);
+    for (;;) {
+        uint32_t *p = v; /* p[0] to p[3] are d c b a, p[E] to p[E + 3] h g f e */
+
+        for (unsigned i = 0; i < 16; i++, p++) {
+            uint32_t x = p[E + 3];
+            uint32_t t = p[E] + (((p[E + 2] ^ p[E + 1]) & x) ^ p[E + 1]);
             t += ror(ror(ror(x, 14) ^ x, 5) ^ x, 6); /* ror 6, 11, 25 */
-            t += round_constant[base + i] + w[i];
-            e[i + 4] = a[i] + t;
-            x = a[i + 3];
-            t += ((x ^ a[i + 2]) & (a[i + 2] ^ a[i + 1])) ^ a[i + 2];
+            t += *k++ + w[i];
+            p[E + 4] = p[0] + t;
+            x = p[3];
+            t += ((x ^ p[2]) & (p[2] ^ p[1])) ^ p[2];
             t += ror(ror(ror(x, 9) ^ x, 11) ^ x, 2); /* ror 2, 13, 22 */
-            a[i + 4] = t;
+            p[4] = t;
         }
-        memcpy(a, a + 16, 4 * sizeof a[0]);
-        memcpy(e, e + 16, 4 * sizeof e[0]);
-        if (base == 48) {
+        memcpy(v, v + 16, 4 * sizeof v[0]);
+        memcpy(v + E, v + E + 16, 4 * sizeof v[0]);
+        if (k == round_constant + 64) {
             break;
         }
         for (unsigned i = 0; i < 16; i++) {
@@ -62,8 +67,8 @@ static void compress(struct sow_sha256 *s)
         }
     }
     for (unsigned i = 0; i < 4; i++) {
-        s->h[3 - i] += a[i];
-        s->h[7 - i] += e[i];
+        s->h[3 - i] += v[i];
+        s->h[7 - i] += v[E + i];
     }
 }
 

@@ -4,14 +4,12 @@
 #include "sow_core_private.h"
 #include "sow_image.h"
 #include "sow_patch.h"
-#include "sow_sha256.h"
 
 /* The new image goes to slot B page by page; the journal counts the pages that are complete. After a reset the
  * decoder, which is deterministic, starts over, and what it yields for complete pages is not programmed. */
 
 #define STEP 64u   /* bytes decoded and programmed at a time; a multiple of every granule */
 #define SLICE 256u /* bytes in one slice of work */
-#define HASH_SLICE 1024u
 
 static struct sow_patch *decoder(const struct sow_core *c)
 {
@@ -110,25 +108,11 @@ static int start_decoder(struct sow_core *c, const struct sow_manifest *m)
                                       c->arena_size - work_at()));
 }
 
-static uint32_t pages_done(const struct sow_core *c)
-{
-    uint8_t r[SOW_LOG_DATA];
-
-    return sow_log_get(&c->log, SOW_ID_PAGES, r) ? (uint32_t)r[0] | (uint32_t)r[1] << 8 : 0;
-}
-
-static int set_pages_done(struct sow_core *c, uint32_t n)
-{
-    uint8_t r[SOW_LOG_DATA] = {(uint8_t)n, (uint8_t)(n >> 8)};
-
-    return sow_log_put(&c->log, SOW_ID_PAGES, r);
-}
-
 int sow_write_begin(struct sow_core *c)
 {
-    int err = set_pages_done(c, 0);
+    int err = sow_core_progress(c, 0);
 
-    c->at.flags &= (uint8_t)~SOW_FLAG_RUNNING;
+    c->at.flags &= (uint8_t)~(SOW_FLAG_RUNNING | SOW_FLAG_TRIED);
     return err < 0 ? err : sow_core_enter(c, SOW_CORE_WRITE);
 }
 
@@ -157,7 +141,7 @@ static int write_step(struct sow_core *c, const struct sow_manifest *m, uint32_t
 
 int sow_write(struct sow_core *c)
 {
-    uint32_t page = c->cfg->port->page, done = pages_done(c), end;
+    uint32_t page = c->cfg->port->page, done = c->progress.pages, end;
     struct sow_manifest m;
     int err = sow_manifest_read(c, &m);
 
@@ -180,47 +164,34 @@ int sow_write(struct sow_core *c)
             return err;
         if ((c->pos % page == 0 || c->pos == m.new_size) && c->pos > done * page) {
             done = (c->pos + page - 1) / page;
-            if ((err = set_pages_done(c, done)) < 0)
+            if ((err = sow_core_progress(c, done)) < 0)
                 return err;
         }
     }
     return c->pos < m.new_size ? SOW_MORE : SOW_DONE;
 }
 
-/* One slice of the judgement of the new image: its digest, and on the way the hash in its TLVs. */
+/* One slice of the judgement of the new image: its digest, then the hash in its TLVs. */
 int sow_write_hash(struct sow_core *c)
 {
     const struct sow_region *slot = &c->cfg->map->slot_b;
-    struct sow_sha256 *sha = (struct sow_sha256 *)(void *)c->arena;
-    uint8_t digest[SOW_SHA256_SIZE];
     struct sow_image_info info;
     struct sow_manifest m;
-    uint32_t end;
     int err = sow_manifest_read(c, &m);
 
     if (err < 0)
         return err;
     if (sow_image_info(c->cfg, slot, &info) < 0 || info.size != m.new_size || info.version != m.version)
         return -SOW_CAUSE_IMAGE_INVALID;
-    if (c->pos == 0)
-        sow_sha256_init(sha);
-    end = c->pos + HASH_SLICE < m.new_size ? c->pos + HASH_SLICE : m.new_size;
-    if (c->pos < info.hashed && info.hashed <= end) {
-        struct sow_sha256 fork;
-
-        if (sow_flash_hash(c->cfg, sha, slot->addr + c->pos, info.hashed - c->pos) < 0)
-            return -SOW_CAUSE_FLASH_IO;
-        c->pos = info.hashed;
-        fork = *sha;
-        sow_sha256_final(&fork, digest);
-        if (memcmp(digest, info.hash, sizeof digest) != 0)
-            return -SOW_CAUSE_IMAGE_INVALID;
+    if (c->judge != 0) {
+        err = sow_digest(c, slot, info.hashed, info.hash, sizeof info.hash);
+        return err == -SOW_CAUSE_DIGEST_BAD ? -SOW_CAUSE_IMAGE_INVALID : err;
     }
-    if (sow_flash_hash(c->cfg, sha, slot->addr + c->pos, end - c->pos) < 0)
-        return -SOW_CAUSE_FLASH_IO;
-    c->pos = end;
-    if (end < m.new_size)
+    err = sow_digest(c, slot, m.new_size, m.new_digest, sizeof m.new_digest);
+    if (err == SOW_DONE) {
+        c->judge = 1;
+        c->pos = 0;
         return SOW_MORE;
-    sow_sha256_final(sha, digest);
-    return memcmp(digest, m.new_digest, sizeof digest) != 0 ? -SOW_CAUSE_IMAGE_DIGEST_BAD : SOW_DONE;
+    }
+    return err == -SOW_CAUSE_DIGEST_BAD ? -SOW_CAUSE_IMAGE_DIGEST_BAD : err;
 }

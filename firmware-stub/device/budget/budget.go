@@ -29,10 +29,12 @@ type Layout struct {
 	Boot     int `toml:"boot"`
 	Scratch  int `toml:"scratch"`
 	Arena    int `toml:"arena"` // RAM given to sow_open
+	Stack    int `toml:"stack"` // below the caller of the library, interrupts not counted; default 1536
 
-	Fragment    int     `toml:"fragment"`     // fragment size that is planned for; 0 means 48
-	Loss        float64 `toml:"loss"`         // share of the uncoded fragments that a device may lose; 0 means 0.30
-	EraseCycles int     `toml:"erase_cycles"` // that the flash endures; 0 means 10000
+	Fragment    int     `toml:"fragment"`     // fragment size that is planned for; default 48
+	Loss        float64 `toml:"loss"`         // share of the uncoded fragments that a device may lose; default 0.30
+	EraseCycles int     `toml:"erase_cycles"` // that the flash endures; default 10000
+	Updates     int     `toml:"updates"`      // that the device is to take in its life; default 100
 }
 
 // What the library needs of every device, whatever the session (firmware-stub/src/sow_core_private.h).
@@ -45,11 +47,12 @@ const (
 	workState   = 160 // bytes for digests and the manifest that is being judged (SOW_SCRATCH)
 	patchState  = 64  // struct sow_patch on a 32-bit device, to 8 bytes
 	maxM        = 16383
+	stack       = 1536 // deepest stack, software signature included: the gate of firmware-stub/test/size
 )
 
 // ParseLayout reads a LAYOUT.toml.
 func ParseLayout(text []byte) (Layout, error) {
-	l := Layout{Fragment: 48, Loss: 0.30, EraseCycles: 10000}
+	l := Layout{Stack: stack, Fragment: 48, Loss: 0.30, EraseCycles: 10000, Updates: 100}
 	if err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(&l); err != nil {
 		var unknown *toml.StrictMissingError
 		if errors.As(err, &unknown) {
@@ -76,6 +79,10 @@ func (l Layout) check() error {
 		return bad("loss = %v, want a share of 0 to 1", l.Loss)
 	case l.EraseCycles < 1:
 		return bad("erase_cycles = %d, want at least 1", l.EraseCycles)
+	case l.Updates < 1:
+		return bad("updates = %d, want at least 1", l.Updates)
+	case l.Stack < 0:
+		return bad("stack = %d, want the bytes of stack below the caller of the library", l.Stack)
 	case l.Arena < 1:
 		return bad("arena = %d, want the bytes of RAM given to sow_open", l.Arena)
 	}
@@ -124,8 +131,13 @@ type Report struct {
 type Wear struct {
 	Region  string
 	Erases  int
-	Updates int // that the flash endures at this rate
+	Updates int    // that the flash endures at this rate
+	Want    int    // updates that the device is to take in its life
+	Change  string // what to change if it does not endure them
 }
+
+// Fits reports whether the flash endures the updates of a life.
+func (w Wear) Fits() bool { return w.Updates >= w.Want }
 
 // Fits reports whether all of it fits.
 func (r Report) Fits() bool {
@@ -134,7 +146,39 @@ func (r Report) Fits() bool {
 			return false
 		}
 	}
+	for _, w := range r.Erases {
+		if !w.Fits() {
+			return false
+		}
+	}
 	return true
+}
+
+// Capacity is what a device can take, whatever the update. All but the counts are in bytes.
+type Capacity struct {
+	M       int // uncoded fragments of the largest block that it can receive, Losses of them lost; 0: none at all
+	Losses  int
+	Block   int // that is, with its manifest
+	Image   int
+	RAM     int // of a patch decoder
+	Scratch int // of a patch decoder
+	Stack   Item
+}
+
+// Limits answers what a layout can take at most.
+func Limits(l Layout) (Capacity, error) {
+	if err := l.check(); err != nil {
+		return Capacity{}, err
+	}
+	c := Capacity{Image: l.Slot, RAM: max(l.Arena-patchState, 0), Scratch: l.Scratch, Stack: l.stack()}
+	for m := maxM; m > 0; m-- {
+		losses := l.losses(m)
+		if _, room := l.rowsAt(m); arenaSize(m, l.Fragment, 0) <= l.Arena && downloadSize(m, l.Fragment, l) <= l.Download && rows(losses, l) <= room {
+			c.M, c.Losses, c.Block = m, losses, m*l.Fragment
+			break
+		}
+	}
+	return c, nil
 }
 
 // Check answers whether a bundle of blockSize bytes with this manifest fits the layout.
@@ -147,12 +191,8 @@ func Check(m bundle.Manifest, blockSize int, l Layout) (Report, error) {
 		return Report{}, fmt.Errorf("budget: %d bytes are %d fragments of %d bytes, above the %d of TS004; use larger fragments",
 			blockSize, r.M, l.Fragment, maxM)
 	}
-	r.Losses = int(l.Loss*float64(r.M) + 0.999)
-	// Rows lie in slot B, or behind the fragments where a download region has room for any loss whatever.
-	where, room := "slot B", l.Slot
-	if left := l.Download - align(downloadSize(r.M, l.Fragment, l), l.Page); rows(r.M, l) <= left {
-		where, room = "download", left
-	}
+	r.Losses = l.losses(r.M)
+	where, room := l.rowsAt(r.M)
 	for r.Most < r.M && rows(r.Most+1, l) <= room {
 		r.Most++
 	}
@@ -168,6 +208,7 @@ func Check(m bundle.Manifest, blockSize int, l Layout) (Report, error) {
 		{fmt.Sprintf("losses, %d of %d (rows in %s)", r.Losses, r.M, where), rows(r.Losses, l), room,
 			fmt.Sprintf("loss: at most %d of %d fragments, or a larger slot", r.Most, r.M)},
 		{"new image (slot)", int(m.NewSize), l.Slot, fmt.Sprintf("slot = %d", align(int(m.NewSize), l.Page))},
+		l.stack(),
 	}
 	if m.Codec == bundle.CodecPatch {
 		ram := patchState + codec
@@ -179,6 +220,22 @@ func Check(m bundle.Manifest, blockSize int, l Layout) (Report, error) {
 	}
 	r.Erases = wear(int(max(m.NewSize, m.BaseSize)), codecScratch, l)
 	return r, nil
+}
+
+// losses is how many of m uncoded fragments are planned to be lost.
+func (l Layout) losses(m int) int { return int(l.Loss*float64(m) + 0.999) }
+
+// rowsAt returns where the rows of a session of m fragments lie, and the bytes there: in slot B, or behind the
+// fragments where a download region has room for any loss whatever.
+func (l Layout) rowsAt(m int) (where string, room int) {
+	if left := l.Download - align(downloadSize(m, l.Fragment, l), l.Page); rows(m, l) <= left {
+		return "download", left
+	}
+	return "slot B", l.Slot
+}
+
+func (l Layout) stack() Item {
+	return Item{"stack below the caller", stack, l.Stack, fmt.Sprintf("stack = %d, or a hardware verifier behind port.verify", stack)}
 }
 
 // wear counts the erases of an update that is received, written, swapped and confirmed. A second swap rolls back.
@@ -197,7 +254,19 @@ func wear(image, codecScratch int, l Layout) []Wear {
 		{Region: "scratch", Erases: turns + codec}, {Region: "journal", Erases: journal}, {Region: "boot", Erases: boot},
 	}
 	for i := range list {
-		list[i].Updates = l.EraseCycles / list[i].Erases
+		w := &list[i]
+		w.Want, w.Updates = l.Updates, l.EraseCycles/max(w.Erases, 1) // an empty image moves nothing
+		w.Change = fmt.Sprintf("updates = %d, or flash that endures %d erases", w.Updates, w.Erases*w.Want)
+		// A larger region of these three is worn less: what one update may take of each page of it.
+		allowed := l.EraseCycles / l.Updates
+		switch {
+		case w.Region == "scratch" && allowed > codec:
+			w.Change = fmt.Sprintf("scratch = %d, or %s", l.Page*((swapped+allowed-codec-1)/(allowed-codec)), w.Change)
+		case w.Region == "journal" && allowed > 1:
+			w.Change = fmt.Sprintf("journal = %d, or %s", 2*align(swapped*16/allowed+1, l.Page), w.Change)
+		case w.Region == "boot" && allowed > 1:
+			w.Change = fmt.Sprintf("boot = %d, or %s", 2*align(3*swapped*16/allowed+1+256, l.Page), w.Change)
+		}
 	}
 	return list
 }

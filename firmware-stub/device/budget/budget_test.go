@@ -82,6 +82,7 @@ func TestCheck(t *testing.T) {
 		{"image too large", func(m *bundle.Manifest, _ *int, _ *Layout) { m.NewSize = 98305 }, "new image", "slot = 100352"},
 		{"base too large", func(m *bundle.Manifest, _ *int, _ *Layout) { m.BaseSize = 98305 }, "base image", "slot = "},
 		{"arena too small", func(_ *bundle.Manifest, _ *int, l *Layout) { l.Arena = 8256; l.Arena -= 8060 }, "RAM to receive", "arena = "},
+		{"stack", func(_ *bundle.Manifest, _ *int, l *Layout) { l.Stack = 1024 }, "stack", "stack = 1536"},
 		{"losses", func(_ *bundle.Manifest, n *int, l *Layout) { *n = 24000; l.Slot = 16384; l.Loss = 0.9 }, "losses", "at most"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -167,6 +168,69 @@ func TestCheckFullImage(t *testing.T) {
 	}
 }
 
+// Where the flash does not endure the updates of a life, what is named as the remedy is one.
+func TestWear(t *testing.T) {
+	l, err := ParseLayout([]byte(layout256))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Page, l.Journal, l.Boot, l.Scratch, l.EraseCycles, l.Updates = 256, 1024, 1024, 256, 10000, 1000
+	m := bundle.Manifest{Codec: bundle.CodecPatch, NewSize: 98000, BaseSize: 97000, RAM: 8192, Scratch: 256}
+	r, err := Check(m, 14400, l)
+	if err != nil || r.Fits() {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	worn := map[string]string{}
+	for _, w := range r.Erases {
+		if !w.Fits() {
+			worn[w.Region], _, _ = strings.Cut(w.Change, ",")
+		}
+	}
+	if len(worn) != 3 {
+		t.Fatalf("worn out: %v, want scratch, journal and boot", worn)
+	}
+	for region, size := range map[string]*int{"scratch": &l.Scratch, "journal": &l.Journal, "boot": &l.Boot} {
+		if _, err := fmt.Sscanf(worn[region], region+" = %d", size); err != nil {
+			t.Errorf("%q: %v", worn[region], err)
+		}
+	}
+	if r, err = Check(m, 14400, l); err != nil || !r.Fits() {
+		t.Errorf("with the remedies: %+v, %v", r.Erases, err)
+	}
+	l.Updates = 4000 // slot B is erased three times
+	if r, err = Check(m, 14400, l); err != nil || r.Fits() || r.Erases[1].Change != "updates = 3333, or flash that endures 12000 erases" {
+		t.Errorf("%+v, %v", r.Erases, err)
+	}
+}
+
+// The largest block is one that fits, and a fragment more is not.
+func TestLimits(t *testing.T) {
+	for _, text := range []string{layout256, layout256 + "fragment = 232", layout256 + "loss = 0.9",
+		strings.Replace(layout256, "arena = 9216", "arena = 300", 1), strings.Replace(layout256, "slot = 98304", "slot = 4096", 1)} {
+		l, err := ParseLayout([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := Limits(l)
+		if err != nil || c.M == 0 || c.Block != c.M*l.Fragment {
+			t.Fatalf("%+v, %v", c, err)
+		}
+		for n, want := range map[int]bool{c.Block: true, c.Block + 1: false} {
+			r, err := Check(bundle.Manifest{Codec: bundle.CodecFull}, n, l)
+			if err != nil || r.Fits() != want {
+				t.Errorf("a block of %d bytes: %+v, %v; want fits = %v", n, r.Items, err, want)
+			}
+		}
+	}
+	l, err := ParseLayout([]byte(strings.Replace(layout256, "arena = 9216", "arena = 64", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Limits(l); err != nil || c.M != 0 || c.RAM != 0 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 func TestParseLayoutErrors(t *testing.T) {
 	for _, tt := range []struct{ from, to, text string }{
 		{"page = 2048", "page = 2000", "page = 2000"},
@@ -177,6 +241,8 @@ func TestParseLayoutErrors(t *testing.T) {
 		{"arena = 9216", "", "arena = 0"},
 		{"granule = 8", "granule = 8\nloss = 1.5", "loss = 1.5"},
 		{"granule = 8", "granule = 8\nfragment = 256", "fragment = 256"},
+		{"granule = 8", "granule = 8\nupdates = 0", "updates = 0"},
+		{"granule = 8", "granule = 8\nstack = -1", "stack = -1"},
 		{"granule = 8", "granule = \"x\"", "Granule"},
 		{"granule = 8", "granule = 8\nscrach = 1", `unknown key "scrach"`},
 		{"page = 2048\ngranule = 8\nslot = 98304\ndownload = 32768\njournal = 4096\nboot = 4096\nscratch = 8192",

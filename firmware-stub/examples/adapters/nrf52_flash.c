@@ -1,9 +1,9 @@
 /* Flash of nRF52: pages of 4 KiB, granules of 4 bytes.
  *
- * NOT COMPILED against Nordic's MDK and not run on a chip by us. After the nRF52840 product specification, NVMC. A word
- * may be written twice between erases on these parts; the port refuses the second time like any other. With a SoftDevice
- * the NVMC belongs to it: use sd_flash_write and sd_flash_page_erase and wait for their event instead. An erase takes
- * 85 ms, in which the CPU stands still: give the watchdog more than that.
+ * Compiled for nRF52840 against the MDK of nrfx v4.2.1 and CMSIS 5, not run on a chip by us. After the product
+ * specification, NVMC. A word may be written twice between erases on these parts; the port refuses the second time like
+ * any other. With a SoftDevice the NVMC belongs to it: use sd_flash_write and sd_flash_page_erase and wait for their
+ * event instead. An erase takes 85 ms, in which the CPU stands still: give the watchdog more than that.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>

@@ -1,8 +1,8 @@
 /* Flash of STM32L0: pages of 128 bytes, granules of 4 bytes, erased bytes read 0x00.
  *
- * NOT COMPILED against ST's headers and not run on a chip by us. After RM0367, chapter 3; register names as in the
- * CMSIS device header. Sources disagree on whether these parts have ECC; this driver takes no chances and programs a
- * word once. Half-page programming is faster and must run from RAM; it is not used here.
+ * Compiled for STM32L073 against cmsis-device-l0 v1.9.4 and CMSIS 5, not run on a chip by us. After RM0367, chapter 3.
+ * Sources disagree on whether these parts have ECC; this driver takes no chances and programs a word once. Half-page
+ * programming is faster and must run from RAM; it is not used here.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>

@@ -1,7 +1,8 @@
 /* Flash of STM32L4 and STM32WL: pages of 2 KiB, granules of 8 bytes with ECC.
  *
- * NOT COMPILED against ST's headers and not run on a chip by us. After RM0351 (STM32L4) and RM0453 (STM32WL); register
- * names as in the CMSIS device header. A part with two banks needs FLASH_CR_BKER in erase as well.
+ * Compiled for STM32L476 against cmsis_device_l4 v1.7.4 and for STM32WL55 (its Cortex-M4; define STM32WLxx) against
+ * cmsis-device-wl v1.3.0, both with CMSIS 5; not run on a chip by us. After RM0351 (STM32L4) and RM0453 (STM32WL). In a
+ * part with two banks the second is taken to begin at page 256, as in those of 1 MiB.
  *
  * Three traps of these parts: a granule that was torn by a power cut may read 0xff and still refuse a program (PROGERR);
  * a double ECC error on reading one raises an NMI; and a program whose interrupt handler runs from the same bank stalls.
@@ -10,11 +11,27 @@
 #include <string.h>
 
 #include "sow_port.h"
+#ifdef STM32WLxx
+#include "stm32wlxx.h"
+#else
 #include "stm32l4xx.h"
+#endif
 
 #define PAGE 2048u
 #define GRANULE 8u
 #define ERRORS (FLASH_SR_PROGERR | FLASH_SR_WRPERR | FLASH_SR_PGAERR | FLASH_SR_SIZERR | FLASH_SR_PGSERR)
+
+#ifdef FLASH_CR_BKER
+#define PAGE_NUMBER (FLASH_CR_PNB | FLASH_CR_BKER)
+#else
+#define PAGE_NUMBER FLASH_CR_PNB
+#endif
+
+#ifdef FLASH_SR_CFGBSY
+#define BUSY (FLASH_SR_BSY | FLASH_SR_CFGBSY)
+#else
+#define BUSY FLASH_SR_BSY
+#endif
 
 static volatile uint32_t ecc_error;
 
@@ -30,7 +47,7 @@ void NMI_Handler(void)
 
 static int begin(void)
 {
-    while (FLASH->SR & FLASH_SR_BSY) {
+    while (FLASH->SR & BUSY) {
     }
     FLASH->SR = ERRORS | FLASH_SR_EOP;
     if (FLASH->CR & FLASH_CR_LOCK) {
@@ -42,7 +59,7 @@ static int begin(void)
 
 static int end(uint32_t operation)
 {
-    while (FLASH->SR & FLASH_SR_BSY) {
+    while (FLASH->SR & BUSY) {
     }
     uint32_t errors = FLASH->SR & ERRORS;
     FLASH->CR &= ~operation;
@@ -88,9 +105,11 @@ static int flash_erase(void *user, uint32_t addr, uint32_t len)
     if ((addr | len) % PAGE)
         return -1;
     for (; len; len -= PAGE, addr += PAGE) {
-        if (begin() < 0)
+        uint32_t number = (addr - FLASH_BASE) / PAGE << FLASH_CR_PNB_Pos;
+
+        if ((number & ~PAGE_NUMBER) != 0 || begin() < 0)
             return -1;
-        FLASH->CR = (FLASH->CR & ~FLASH_CR_PNB) | FLASH_CR_PER | ((addr - FLASH_BASE) / PAGE) << FLASH_CR_PNB_Pos;
+        FLASH->CR = (FLASH->CR & ~PAGE_NUMBER) | FLASH_CR_PER | number;
         FLASH->CR |= FLASH_CR_STRT;
         if (end(FLASH_CR_PER) < 0)
             return -1;

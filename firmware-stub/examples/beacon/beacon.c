@@ -12,12 +12,16 @@
 #include "sensor.h"
 #include "sow_modem.h"
 #include "sow_packages.h"
+#include "sow_patch.h"
 
 #ifndef APP_VERDICT
 #define APP_VERDICT 0
 #endif
 
-#define ARENA_BYTES (18u * 1024u) /* the largest patch profile and the buffers beside it */
+#ifndef PATCH_KIB
+#define PATCH_KIB 16u /* RAM class of the patches that it takes: 5, 8 or 16 */
+#endif
+#define ARENA_BYTES (sizeof(struct sow_patch) + PATCH_KIB * 1024u)
 #define HEARTBEAT_SECONDS 60u
 #define SAMPLE_SECONDS 60u
 #define SAMPLES_PER_REPORT 30u
@@ -34,8 +38,12 @@ static struct {
     struct sensor sensor;
     uint32_t random;
     uint32_t next_sample;
-    uint8_t arena[ARENA_BYTES] SOW_ALIGNED;
+    uint32_t stack; /* most that was used, as last told */
 } app;
+
+/* What beacon.ld holds against the budget of the library. */
+__attribute__((section(".arena"))) static uint8_t arena[ARENA_BYTES] SOW_ALIGNED;
+__attribute__((section(".size_of_context"), used)) static const uint8_t context[sizeof(struct sow)];
 
 static uint32_t random_bits(void *user)
 {
@@ -65,11 +73,31 @@ static void judge(void *user, struct sow_modem *m, uint32_t now)
     sow_self_test(&m->s, now, good ? SOW_CAUSE_OK : SOW_CAUSE_SELF_TEST_FAILED);
 }
 
+static void put_4_digits(char *at, uint32_t n)
+{
+    for (uint32_t i = 4u; i != 0u; n /= 10u) {
+        at[--i] = (char)('0' + n % 10u);
+    }
+}
+
+static void watch_stack(struct sow_modem *m)
+{
+    char text[] = "beacon: stack 0000 of 0000 bytes";
+    uint32_t used = mps2_stack_used();
+    if (used > app.stack) {
+        app.stack = used;
+        put_4_digits(text + 14, used);
+        put_4_digits(text + 22, mps2_stack_size());
+        sow_modem_console(m, text);
+    }
+}
+
 static uint32_t measure(void *user, struct sow_modem *m, uint32_t now)
 {
     uint8_t report[SENSOR_REPORT_MAX];
     char text[96];
     (void)user;
+    watch_stack(m);
     if (app.next_sample == 0u) {
         app.next_sample = now + SAMPLE_SECONDS;
     }
@@ -101,7 +129,7 @@ int main(void)
     mps2_port(&app.port);
     app.port.random = random_bits;
     sensor_init(&app.sensor, app.random);
-    sow_modem_init(&app.modem, &config, &options, &hooks, app.arena, sizeof app.arena, uart, 0);
+    sow_modem_init(&app.modem, &config, &options, &hooks, arena, sizeof arena, uart, 0);
     for (;;) {
         mps2_watchdog_stop();
         uint8_t byte = mps2_uart_read();

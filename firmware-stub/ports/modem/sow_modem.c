@@ -46,6 +46,19 @@ static void put64(uint8_t *p, uint64_t v)
     sow_put32(p + 4, (uint32_t)(v >> 32));
 }
 
+/* Milliseconds and seconds, without the long products and divisions that a small processor has to call for. */
+static uint64_t to_ms(uint32_t s)
+{
+    return ((uint64_t)((s >> 16) * 1000u) << 16) + (s & 0xffffu) * 1000u;
+}
+
+static uint32_t to_seconds(uint64_t ms) /* of less than 2^32 seconds */
+{
+    uint32_t high = (uint32_t)(ms >> 32), low = (uint32_t)ms;
+
+    return high * 4294967u + low / 1000u + (high * 296u + low % 1000u) / 1000u; /* 2^32 = 4294967 * 1000 + 296 */
+}
+
 static void idle_until(struct sow_modem *m, uint64_t ms)
 {
     uint8_t p[8];
@@ -197,8 +210,8 @@ static void frame_mc_session(void *user, const struct sow_mc_session *w)
     p[2] = w->dr;
     p[3] = w->periodicity;
     sow_put32(p + 4, w->frequency);
-    put64(p + 8, (uint64_t)w->start * 1000u);
-    put64(p + 16, (uint64_t)w->end * 1000u);
+    put64(p + 8, to_ms(w->start));
+    put64(p + 16, to_ms(w->end));
     sow_modem_send(user, SOW_MODEM_SESSION, p, sizeof p);
 }
 
@@ -350,7 +363,7 @@ static void run(struct sow_modem *m, uint32_t now)
     if (m->reset_wanted) return;
     if (app != SOW_NEVER && sow_diff(now, app) <= 0) app = now + 1; /* one call a turn, one turn a second */
     wake = earlier(wake, app);
-    idle_until(m, wake == SOW_NEVER ? UNTIL_DOWNLINK : (m->now_ms / 1000u + (wake - now)) * 1000u);
+    idle_until(m, wake == SOW_NEVER ? UNTIL_DOWNLINK : to_ms(wake));
 }
 
 static void turn(struct sow_modem *m, uint8_t type, const uint8_t *p, uint32_t n)
@@ -367,7 +380,7 @@ static void turn(struct sow_modem *m, uint8_t type, const uint8_t *p, uint32_t n
         return;
     }
     m->now_ms = sow_u32(p) | (uint64_t)sow_u32(p + 4) << 32;
-    now = (uint32_t)(m->now_ms / 1000u);
+    now = to_seconds(m->now_ms);
     if (!m->opened) {
         open_library(m, now);
         if (m->reset_wanted) return;

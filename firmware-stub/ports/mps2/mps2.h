@@ -59,6 +59,10 @@ uint8_t mps2_uart_read(void);                          /* sleeps until a byte ar
 void mps2_watchdog_kick(void);
 void mps2_watchdog_stop(void);
 
+/* The most stack used since the reset, and what there is; bytes. */
+uint32_t mps2_stack_used(void);
+uint32_t mps2_stack_size(void);
+
 void mps2_reset(void) __attribute__((noreturn));
 void mps2_jump(uint32_t vectors) __attribute__((noreturn)); /* run the image whose vector table is there */
 

@@ -17,7 +17,7 @@ uint32_t rnd(uint32_t *state)
     return *state = x;
 }
 
-static void put(uint8_t *p, uint32_t v, unsigned n)
+void put(uint8_t *p, uint32_t v, unsigned n)
 {
     while (n-- != 0) {
         *p++ = (uint8_t)v;
@@ -189,11 +189,52 @@ void refit(struct bundle *b, uint8_t frag_size, uint8_t matrix)
     memset(b->block + b->block_size, 0x5c, s->padding); /* any filler is legal */
 }
 
+void begin_bundle(struct bundle *b, const struct kit *k, uint8_t codec, uint32_t version, uint32_t sequence,
+                  const uint8_t *payload, uint32_t size)
+{
+    uint8_t *m = b->block, digest[32];
+
+    memcpy(m + SOW_MANIFEST_SIZE, payload, size);
+    CHECK(SOW_MANIFEST_SIZE + size + 255 <= BLOCK_MAX);
+    b->block_size = SOW_MANIFEST_SIZE + size;
+    m[0] = 0x53;
+    m[1] = 1;
+    m[2] = codec;
+    put(m + 4, k->identity.class_id, 4);
+    put(m + 8, k->identity.hardware_id, 2);
+    m[10] = 1;
+    put(m + 12, version, 4);
+    put(m + 16, sequence, 4);
+    put(m + 24, b->image_size, 3);
+    if (codec == SOW_CODEC_PATCH) {
+        put(m + 27, k->old_size, 3);
+        put(m + 33, 0x08000000u >> 8, 3);
+        sha256(k->old, k->old_size, digest);
+        memcpy(m + 40, digest, 8);
+    }
+    put(m + 30, size, 3);
+    sha256(m + SOW_MANIFEST_SIZE, size, digest);
+    memcpy(m + 48, digest, 16);
+    sha256(b->image, b->image_size, m + 64);
+    memcpy(b->session.descriptor, "\1\2\3\4", 4);
+    b->session.mc_mask = 1;
+}
+
+void end_bundle(struct bundle *b, const struct kit *k, uint32_t sequence, uint8_t frag_size, uint8_t matrix)
+{
+    sign(b);
+    refit(b, frag_size, matrix);
+    if (matrix != SOW_MATRIX_V1) {
+        b->session.has_mic = 1;
+        b->session.session_cnt = (uint16_t)sequence;
+        set_mic(b, k);
+    }
+}
+
 void make_bundle(struct bundle *b, const struct kit *k, uint8_t codec, uint32_t size, uint32_t sequence,
                  uint8_t frag_size, uint8_t matrix)
 {
-    uint8_t *m = b->block, digest[32];
-    uint32_t payload, seed = sequence * 7919 + 1;
+    uint32_t seed = sequence * 7919 + 1;
 
     memset(b, 0, sizeof *b);
     b->image_size = size;
@@ -207,39 +248,9 @@ void make_bundle(struct bundle *b, const struct kit *k, uint8_t codec, uint32_t 
         sha256(b->image, size - 40, b->image + size - 32);
     }
     /* A patch of profile 0 is the image, too. */
-    payload = size;
-    memcpy(m + SOW_MANIFEST_SIZE, b->image, size);
-    CHECK(SOW_MANIFEST_SIZE + payload + 255 <= BLOCK_MAX);
-    b->block_size = SOW_MANIFEST_SIZE + payload;
-    m[0] = 0x53;
-    m[1] = 1;
-    m[2] = codec;
-    put(m + 4, k->identity.class_id, 4);
-    put(m + 8, k->identity.hardware_id, 2);
-    m[10] = 1;
-    m[11] = codec == SOW_CODEC_PATCH ? 1 : 0;
-    put(m + 12, 0x02000000 + sequence, 4);
-    put(m + 16, sequence, 4);
-    put(m + 24, size, 3);
-    if (codec == SOW_CODEC_PATCH) {
-        put(m + 27, k->old_size, 3);
-        put(m + 33, 0x08000000u >> 8, 3);
-        sha256(k->old, k->old_size, digest);
-        memcpy(m + 40, digest, 8);
-    }
-    put(m + 30, payload, 3);
-    sha256(m + SOW_MANIFEST_SIZE, payload, digest);
-    memcpy(m + 48, digest, 16);
-    sha256(b->image, size, m + 64);
-    sign(b);
-    refit(b, frag_size, matrix);
-    memcpy(b->session.descriptor, "\1\2\3\4", 4);
-    b->session.mc_mask = 1;
-    if (matrix != SOW_MATRIX_V1) {
-        b->session.has_mic = 1;
-        b->session.session_cnt = (uint16_t)sequence;
-        set_mic(b, k);
-    }
+    begin_bundle(b, k, codec, 0x02000000 + sequence, sequence, b->image, size);
+    b->block[11] = codec == SOW_CODEC_PATCH ? 1 : 0;
+    end_bundle(b, k, sequence, frag_size, matrix);
 }
 
 void make_fragment(const struct bundle *b, uint16_t n, uint8_t *out)

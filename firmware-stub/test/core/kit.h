@@ -57,6 +57,7 @@ struct kit {
 };
 
 uint32_t rnd(uint32_t *state); /* xorshift */
+void put(uint8_t *p, uint32_t v, unsigned n); /* n bytes, little endian */
 
 void kit_open(struct kit *k, const struct layout *l, uint32_t old_size, uint32_t seed);
 void kit_close(struct kit *k);
@@ -69,6 +70,12 @@ void make_image(uint8_t *image, uint32_t size, uint32_t version, uint32_t seed);
 /* Bundle of an image made of the old one by some edits (patch) or alone (full), as fragments of that size. */
 void make_bundle(struct bundle *b, const struct kit *k, uint8_t codec, uint32_t size, uint32_t sequence,
                  uint8_t frag_size, uint8_t matrix);
+/* The same in two halves, for any payload that makes b->image of the old one: what the manifest says of them, and,
+ * once the caller has added how to decode it, signature and session. */
+void begin_bundle(struct bundle *b, const struct kit *k, uint8_t codec, uint32_t version, uint32_t sequence,
+                  const uint8_t *payload, uint32_t size);
+void end_bundle(struct bundle *b, const struct kit *k, uint32_t sequence, uint8_t frag_size, uint8_t matrix);
+
 void refit(struct bundle *b, uint8_t frag_size, uint8_t matrix); /* new fragments of the same bundle */
 void sign(struct bundle *b);        /* after a change to the manifest: signature that the test port accepts */
 void set_mic(struct bundle *b, const struct kit *k); /* session MIC, after a change */

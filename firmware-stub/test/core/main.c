@@ -7,6 +7,7 @@ int main(void)
     refuse_tests();
     big_tests();
     rot_tests();
+    hang_tests();
     power_tests();
     printf("%lu checks\n", checks);
     return 0;

@@ -1,4 +1,5 @@
 /* Power is lost at every single flash operation of a device's life, in every way the emulator knows. */
+#include "delta.h" /* made by delta/main.go */
 #include "kit.h"
 #include "sow_core_private.h"
 #include "tests.h"
@@ -62,6 +63,8 @@ static int once(enum goal goal)
     if (boot.state == SOW_BOOT_CONFIRMED) {
         CHECK(goal == CONFIRM && holds(&k.map.slot_a, b.image, b.image_size));
         CHECK(boot.sequence == 5);
+        sow_core_status(&k.core, b.session.index, &st);
+        CHECK(st.step == SOW_STEP_RUNNING && st.cause == SOW_CAUSE_OK);
         return 1;
     }
     if (boot.state == SOW_BOOT_REVERTED) {
@@ -69,6 +72,8 @@ static int once(enum goal goal)
         /* Cuts around the rejection count as trial boots, too. */
         CHECK(boot.cause == SOW_CAUSE_BOOT_HANG || (goal == REJECT && boot.cause == SOW_CAUSE_SELF_TEST_FAILED));
         CHECK(boot.sequence == 0);
+        sow_core_status(&k.core, b.session.index, &st);
+        CHECK(st.step == SOW_STEP_TRIAL && st.cause == boot.cause);
         return 1;
     }
     if (boot.state == SOW_BOOT_TRIAL) {
@@ -317,6 +322,55 @@ static void whole_life(const char *name, const struct layout *l, uint8_t codec, 
     kit_close(&k);
 }
 
+/* A patch of the real encoder between two small images, the old one in slot A. */
+static void make_delta(uint32_t sequence, uint8_t frag_size, uint8_t matrix)
+{
+    memset(&b, 0, sizeof b);
+    CHECK(sow_flash_emu_erase(&k.flash, k.map.slot_a.addr, k.map.slot_a.size) == 0);
+    CHECK(sow_flash_emu_load(&k.flash, k.map.slot_a.addr, delta_old, sizeof delta_old) == 0);
+    memcpy(k.old, delta_old, sizeof delta_old);
+    k.old_size = sizeof delta_old;
+    memcpy(b.image, delta_new, sizeof delta_new);
+    b.image_size = sizeof delta_new;
+    begin_bundle(&b, &k, SOW_CODEC_PATCH, 0x02000000, sequence, delta_stream, sizeof delta_stream);
+    b.block[11] = DELTA_RAM / 256;
+    put(b.block + 33, DELTA_LINK_BASE >> 8, 3);
+    put(b.block + 36, DELTA_SCRATCH / 64, 2);
+    b.block[38] = DELTA_PROFILE;
+    b.block[39] = DELTA_OPTIONS;
+    end_bundle(&b, &k, sequence, frag_size, matrix);
+}
+
+/* A patch that the real decoder has to start over after each reset: every operation from the complete block to the
+ * image that runs, and the decoder's map in scratch among them. */
+static void replay_and_skip(void)
+{
+    static const struct layout l = {128, 8, 1024, 2048, 1024, 512, 512, 0xff};
+    struct server start = {1, 30, 99};
+    uint32_t total;
+    void *snapshot;
+
+    snprintf(context, sizeof context, "replay");
+    kit_open(&k, &l, 700, 3);
+    k.arena_size = 5632;
+    make_delta(5, 24, SOW_MATRIX_V2);
+    server = start;
+    CHECK(kit_start(&k) == SOW_OK);
+    give_session();
+    while (k.core.at.phase != SOW_CORE_JUDGE) {
+        CHECK(sow_core_work(&k.core) >= 0);
+        if (k.core.at.phase == SOW_CORE_COLLECT)
+            give_fragment();
+    }
+    start = server;
+    snapshot = malloc(sow_flash_emu_snapshot_size(&k.flash));
+    sow_flash_emu_save(&k.flash, snapshot);
+    total = cut_everywhere("patch decoded again after each cut: verify, patch, install, confirm", snapshot, &start, CONFIRM, 1);
+    cut_twice("patch decoded again", snapshot, &start, CONFIRM, total, getenv("SOWER_PROOF") != 0 ? 20000 : 500);
+    free(snapshot);
+    kit_close(&k);
+}
+
 void power_tests(void)
 {
     static const struct layout g8 = {256, 8, 1024, 2048, 1024, 512, 512, 0xff};
@@ -326,6 +380,7 @@ void power_tests(void)
     whole_life("patch, v2, 30 % loss, 8-byte granules", &g8, SOW_CODEC_PATCH, SOW_MATRIX_V2, 30, 24, 1);
     whole_life("full, v1, 20 % loss, 16-byte granules", &g16, SOW_CODEC_FULL, SOW_MATRIX_V1, 20, 32, 1);
     whole_life("full, v2, 30 % loss, rows in the download area", &roomy, SOW_CODEC_FULL, SOW_MATRIX_V2, 30, 24, 2);
+    replay_and_skip();
     spares_run_out();
     soak(getenv("SOWER_PROOF") != 0 ? 2000 : 200);
     printf("power cuts         %6lu runs, 0 failures\n", runs);

@@ -44,9 +44,9 @@ type update struct {
 	setup    datablock.FragSessionSetupReq
 }
 
-func image(t testing.TB, name string, minor uint8) []byte {
+func image(t testing.TB, file string, minor uint8) []byte {
 	t.Helper()
-	body, err := os.ReadFile(filepath.Join(firmware, name))
+	body, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatalf("run `make firmware` first: %v", err)
 	}
@@ -59,7 +59,13 @@ func image(t testing.TB, name string, minor uint8) []byte {
 
 func newUpdate(t testing.TB) *update {
 	t.Helper()
-	u := &update{old: image(t, "beacon-1.0.0.bin", 0), new: image(t, "beacon-1.1.0.bin", 1)}
+	return newUpdateOf(t, filepath.Join(firmware, "beacon-1.0.0.bin"), 0)
+}
+
+// newUpdateOf is the update of that image by a patch that takes ram bytes of the device; 0 means the usual.
+func newUpdateOf(t testing.TB, old string, ram uint32) *update {
+	t.Helper()
+	u := &update{old: image(t, old, 0), new: image(t, filepath.Join(firmware, "beacon-1.1.0.bin"), 1)}
 	key, err := bundle.GenerateKey()
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +76,7 @@ func newUpdate(t testing.TB) *update {
 	}
 	u.id = device.Identity{Class: class, Hardware: hardware, RootKey: [16]byte{1, 2, 3}, Seed: 7,
 		Keys: [2]device.TrustKey{{ID: keyID, Public: pub}}}
-	patch, err := delta.NewFile(u.old, u.new, delta.Options{})
+	patch, err := delta.NewFile(u.old, u.new, delta.Options{RAM: ram})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,11 +87,16 @@ func newUpdate(t testing.TB) *update {
 	if u.enc, err = fragmentation.NewEncoder(u.block, fragSize, fragmentation.V2); err != nil {
 		t.Fatal(err)
 	}
-	u.setup = datablock.FragSessionSetupReq{NbFrag: uint16(u.enc.M()), FragSize: fragSize,
-		Padding: uint8(u.enc.Padding()), SessionCnt: 1, Descriptor: [4]byte{1, 1, 0, 0}}
-	s := u.setup
-	u.setup.MIC = datablock.SessionMIC(datablock.DataBlockIntKey(u.id.RootKey), s.SessionCnt, s.FragIndex, s.Descriptor, u.block)
+	u.setup = u.session(1)
 	return u
+}
+
+// session is the set-up of the count-th session that sends the block.
+func (u *update) session(count uint16) datablock.FragSessionSetupReq {
+	s := datablock.FragSessionSetupReq{NbFrag: uint16(u.enc.M()), FragSize: fragSize,
+		Padding: uint8(u.enc.Padding()), SessionCnt: count, Descriptor: [4]byte{1, 1, 0, 0}}
+	s.MIC = datablock.SessionMIC(datablock.DataBlockIntKey(u.id.RootKey), s.SessionCnt, s.FragIndex, s.Descriptor, u.block)
+	return s
 }
 
 func newDecoder(t testing.TB, u *update) *fragmentation.Decoder {
@@ -105,6 +116,8 @@ type bench struct {
 	rnd  *rand.Rand
 	now  uint64 // device time, ms
 	next int    // number of the next fragment on the air
+
+	sessions uint16 // set up so far
 
 	on       bool
 	step     diag.Step // as last reported
@@ -224,12 +237,18 @@ func (b *bench) ask() (diag.Report, bool) {
 // advance does what the device's report asks for. done: the device is updated and says so.
 func (b *bench) advance(r diag.Report) (done bool) {
 	b.t.Helper()
-	if r.Cause != 0 {
+	switch {
+	case r.Cause == diag.CauseNoProgress && !b.swapping:
+		// Killed too often before a page was done: the device has given up, and is sent the block once more.
+		b.sessions++
+		b.next = 0
+		r.Step = diag.StepNone
+	case r.Cause != 0:
 		b.fatalf("the device reports step %v, cause %v", r.Step, r.Cause)
 	}
 	switch r.Step {
 	case diag.StepNone:
-		cmd, err := datablock.AppendCommand(nil, applayer.V2, b.u.setup)
+		cmd, err := datablock.AppendCommand(nil, applayer.V2, b.u.session(b.sessions))
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -305,7 +324,7 @@ func run(t testing.TB, u *update, seed uint64, receive, install time.Duration) *
 			t.Error(err)
 		}
 	}()
-	b := &bench{t: t, u: u, q: q, rnd: rand.New(rand.NewPCG(seed, 5)), at: map[string]int{},
+	b := &bench{t: t, u: u, q: q, sessions: 1, rnd: rand.New(rand.NewPCG(seed, 5)), at: map[string]int{},
 		phase: map[string]time.Duration{"mean receive": receive, "mean install": install}}
 	for done := false; !done; {
 		if b.kills > 200 {
@@ -348,13 +367,14 @@ func TestKills(t *testing.T) {
 	whole := run(t, u, 1, 0, 0)
 	t.Logf("undisturbed: %d fragments of %d bytes sent, %d needed at least; wall clock: start %v, receive to ready %v, install %v",
 		whole.next, fragSize, u.enc.M(), whole.phase["boot"].Round(time.Millisecond), whole.phase["receive"].Round(time.Millisecond), whole.phase["install"].Round(time.Millisecond))
-	total, updates, at := 0, 0, map[string]int{}
+	total, updates, again, at := 0, 0, 0, map[string]int{}
 	for ; total < kills; updates++ {
 		b := run(t, u, uint64(100+updates), whole.phase["boot"]+whole.phase["receive"]/2, whole.phase["install"])
 		total += b.kills
+		again += int(b.sessions - 1)
 		for where, n := range b.at {
 			at[where] += n
 		}
 	}
-	t.Logf("%d updates survived %d kills %v; 0 flash violations", updates, total, at)
+	t.Logf("%d updates survived %d kills %v, %d given up for want of progress and sent again; 0 flash violations", updates, total, at, again)
 }

@@ -17,7 +17,7 @@ SIZE_REPORTS := -fstack-usage -fcallgraph-info=su
 
 $(SIZE)/app/%.o: %.c $(FW_HEADERS)
 	@mkdir -p $(@D)
-	@$(ARM_CC) $(FW_CFLAGS) -DAPP_MINOR=0 $(SIZE_REPORTS) -c $< -o $@
+	@$(ARM_CC) $(FW_CFLAGS) $(FW_APP_CFLAGS) -DAPP_MINOR=0 $(SIZE_REPORTS) -c $< -o $@
 
 $(SIZE)/boot/%.o: %.c $(FW_HEADERS)
 	@mkdir -p $(@D)
@@ -30,12 +30,23 @@ define same
 endef
 
 $(SIZE)/app.elf: $(SIZE_APP) $(FIRMWARE)/beacon-1.0.0.bin
-	@$(ARM_CC) $(FW_CFLAGS) $(SIZE_APP) -T $(FW_DIR)/ports/mps2/app.ld $(FW_LDFLAGS) -Wl,-Map=$(SIZE)/app.map -o $@
+	@$(ARM_CC) $(FW_CFLAGS) $(SIZE_APP) -T $(FW_DIR)/examples/beacon/beacon.ld $(FW_APP_LDFLAGS) -Wl,-Map=$(SIZE)/app.map -o $@
 	$(call same,$@,$(FIRMWARE)/beacon-1.0.0.elf)
 
 $(SIZE)/boot.elf: $(SIZE_STUB) $(FIRMWARE)/boot.elf
 	@$(ARM_CC) $(FW_CFLAGS) $(SIZE_STUB) -T $(FW_DIR)/ports/mps2/boot.ld $(FW_LDFLAGS) -Wl,-Map=$(SIZE)/boot.map -o $@
 	$(call same,$@,$(FIRMWARE)/boot.elf)
+
+# The application with the RAM budget of another class of patches: app-5.bin, app-8.bin, app-16.bin.
+APP_OUT ?= $(SIZE)
+BEACON := $(FW_DIR)/examples/beacon/beacon
+$(APP_OUT)/app-%.elf: $(SIZE_APP) $(BEACON).c $(FW_DIR)/examples/beacon/beacon.ld
+	@$(MAKE) -s -f $(SIZE_DIR)/gates.mk SIZE=$(SIZE) APP_OUT=$(APP_OUT) FW_PATCH_KIB=$* link-app-$*
+link-app-%:
+	@$(ARM_CC) $(FW_CFLAGS) $(FW_APP_CFLAGS) -DAPP_MINOR=0 $(BEACON).c $(filter-out %/beacon.o,$(SIZE_APP)) \
+		-T $(FW_DIR)/examples/beacon/beacon.ld $(FW_APP_LDFLAGS) -o $(APP_OUT)/app-$*.elf
+$(APP_OUT)/app-%.bin: $(APP_OUT)/app-%.elf
+	@$(ARM_OBJCOPY) -O binary $< $@
 
 # A program for the emulator that says what only the target knows: sizes of structs, results of functions.
 SIZE_PROBE := $(SIZE_DIR)/probe/probe.c $(FW_LIB) $(FW_BOARD)

@@ -109,7 +109,11 @@ func measure(dir, root string) ([]gate, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	bootStack, bootPath, err := bootGraph.deepest("main")
+	bootStack, bootPath, err := bootGraph.deepest("startup_reset")
+	if err != nil {
+		return nil, "", err
+	}
+	mainStack, mainPath, err := appGraph.deepest("startup_reset")
 	if err != nil {
 		return nil, "", err
 	}
@@ -132,12 +136,13 @@ func measure(dir, root string) ([]gate, string, error) {
 		{"peak stack of the library, flash driver and port included", stack, limits.stack.target, limits.stack.limit},
 		{"  of receiving fragments", core, 0, 0},
 		{"  of the patch decoder", patching, 0, 0},
+		{"  of the example application, from its reset on", mainStack, 0, 0},
 		{"whole update, patch of 5 KiB: context + arena + peak stack", whole("arena_patch_5"), limits.patch5.target, limits.patch5.limit},
 		{"whole update, patch of 8 KiB", whole("arena_patch_8"), limits.patch8.target, limits.patch8.limit},
 		{"whole update, patch of 16 KiB", whole("arena_patch_16"), limits.patch16.target, limits.patch16.limit},
 	}
-	notes := fmt.Sprintf("library by file: %s\nstub by file: %s\ndeepest, library: %s\ndeepest, boot stub: %s\n",
-		app.byFile(isLibrary), boot.byFile(isLibrary), path, bootPath)
+	notes := fmt.Sprintf("library by file: %s\nstub by file: %s\ndeepest, library: %s\ndeepest, example application: %s\ndeepest, boot stub: %s\n",
+		app.byFile(isLibrary), boot.byFile(isLibrary), path, mainPath, bootPath)
 	return gates, notes, nil
 }
 

@@ -1,7 +1,7 @@
 /* sower on LoRa Basics Modem (SWL2001) 4.x: multicast groups and receive windows, downlinks and uplinks.
  *
- * NOT COMPILED against LoRa Basics Modem and not run by us. Written after smtc_modem_api.h of that release. Build the
- * modem without its own FUOTA services (LBM_FUOTA=no): they would answer on the same ports.
+ * Compiled against LoRa Basics Modem v4.8.0 (smtc_modem_api.h), not linked and not run by us. Build the modem without
+ * its own services (LBM_FUOTA=no, LBM_ALC_SYNC=no): they would answer on the same ports.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "smtc_modem_api.h"

@@ -1,8 +1,8 @@
 /* sower on LoRaMac-node 4.7: multicast groups and receive windows, downlinks and uplinks.
  *
- * NOT COMPILED against LoRaMac-node and not run by us. Written after src/mac/LoRaMac.h and LoRaMacTypes.h of that
- * release. Leave the stack's own packages (LmhpRemoteMcastSetup, LmhpFragmentation, LmhpClockSync) out of the build:
- * they would answer on the same ports.
+ * Compiled against LoRaMac-node dcbcfb32 (2024-02-06, 12 commits after v4.7.0), not linked and not run by us. Leave the
+ * stack's own packages (LmhpRemoteMcastSetup, LmhpFragmentation, LmhpClockSync) out of the build: they would answer on
+ * the same ports.
  *
  * The stack has no timer for a window: loramac_sower_tick starts and ends it. Between the two, class A uplinks stay
  * possible and cost a fragment each; sow_quiet_until says for how long to hold them.
@@ -70,7 +70,6 @@ static void mc_group(void *user, const struct sow_mc_group *g)
         return;
     }
     memset(&channel, 0, sizeof channel);
-    channel.Class = CLASS_C;
     channel.IsEnabled = true;
     channel.IsRemotelySetup = false; /* the library has derived the session keys */
     channel.GroupID = (AddressIdentifier_t)g->id;

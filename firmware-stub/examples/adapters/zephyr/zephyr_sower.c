@@ -1,8 +1,9 @@
 /* sower on Zephyr: flash through the flash driver, downlinks and uplinks through the LoRaWAN subsystem.
  *
- * NOT COMPILED against Zephyr and not run by us. Written after the documentation of Zephyr 3.7 (flash.h, lorawan.h).
- * Zephyr's LoRaWAN API has no call for multicast groups: they are set in the LoRaMac-node below it, as in
- * ../loramac/loramac_sower.c, whose mc_group and mc_session serve here too. Leave CONFIG_LORAWAN_SERVICES off: its
+ * NOT COMPILED and not run by us: that takes a whole Zephyr workspace. Its calls were read against flash.h, flash_map.h
+ * and lorawan.h of Zephyr. The LoRaWAN API there has no call for multicast groups, and its downlink callback does not
+ * tell the group of a frame: both are found in the LoRaMac-node below it, as in ../loramac/loramac_sower.c, whose
+ * mc_group, mc_session and loramac_sower_downlink serve here too. Leave CONFIG_LORAWAN_SERVICES off: its
  * services would answer on the same ports.
  *
  * Partitions named slot0_partition, slot1_partition, sower_download, sower_journal, sower_boot and sower_scratch are
@@ -98,7 +99,7 @@ void zephyr_sower_port(struct sow_port *port)
     port->erase_value = 0xff;
 }
 
-/* lorawan_downlink_cb; put the bytes into a queue instead if the library runs in another thread. */
+/* From lorawan_downlink_cb (group: SOW_UNICAST); put the bytes into a queue instead if the library runs in another thread. */
 void zephyr_sower_downlink(struct sow *s, uint8_t port, uint8_t group, uint8_t len, const uint8_t *data)
 {
     sow_downlink(s, (uint32_t)(k_uptime_get() / 1000), port, group, data, len);

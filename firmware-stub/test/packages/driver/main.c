@@ -3,7 +3,8 @@
  *     driver SEED RUNS
  *
  * Half of the messages are real requests with a few bytes changed. Every buffer has exactly the size of its
- * contents. Exit status 1: the device did not come to rest or said something too long. */
+ * contents. Prints how many messages and frames that were. Exit status 1: the device did not come to rest or said
+ * something too long. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #include "harness.h"
 
 static struct harness h;
-static uint32_t state;
+static uint32_t state, messages, frames;
 
 static uint32_t rnd(uint32_t bound)
 {
@@ -87,6 +88,7 @@ static void packages(void)
         if (rnd(8) == 0) fake.image.state = (uint8_t)rnd(4);
         sow_downlink(&h.s, now, port, (uint8_t)(group ? SOW_UNICAST : rnd(256)), p, len);
         free(p);
+        messages++;
         do {
             int taken = 0;
 
@@ -131,6 +133,7 @@ static void modem(void)
         p = malloc(6 + n);
         memcpy(p, frame, 6 + n);
         sow_modem_input(&h.m, p, 6 + n);
+        frames++;
         free(p);
         if (h.m.reset_wanted) harness_modem(&h);
     }
@@ -150,5 +153,6 @@ int main(int argc, char **argv)
         if (rnd(2)) packages();
         else modem();
     }
+    printf("%u messages, %u frames\n", (unsigned)messages, (unsigned)frames);
     return 0;
 }
