@@ -5,6 +5,7 @@ package delta
 type addressMap struct {
 	segs    []segment
 	current int    // index of the segment being copied, or -1
+	found   int    // index of the segment that contained the offset mapped last
 	base    uint32 // address of offset 0
 	size    int    // of the old image
 
@@ -21,39 +22,46 @@ const (
 )
 
 const (
-	minNear = 8  // shortest segment that says where its neighbourhood went
-	beyond  = 64 // bytes after the image that still belong to it
+	minNear = 8 // shortest segment that says where its neighbourhood went
 )
+
+// contains says whether segment i has a source in the old image that contains offset t.
+func (m *addressMap) contains(i, t int) bool {
+	s := &m.segs[i]
+	return t >= s.from && t < s.from+s.length && s.from < m.size
+}
 
 // offset maps an offset in the old image; inside says that a segment contains it.
 func (m *addressMap) offset(t int) (n int, inside bool) {
-	if m.current >= 0 {
-		if s := m.segs[m.current]; t >= s.from && t < s.from+s.length && s.from < m.size {
-			return t - s.shift(), true
-		}
+	if m.current >= 0 && m.contains(m.current, t) {
+		return t - m.segs[m.current].shift(), true
+	}
+	if len(m.segs) > 0 && m.contains(m.found, t) {
+		m.lookups++
+		return t - m.segs[m.found].shift(), true
 	}
 	// The first segment that contains t, or else the nearest.
 	best, shift := 1<<30, 0
 	for i := range m.segs {
 		s := &m.segs[i]
+		m.lookups++
+		if m.contains(i, t) {
+			m.found = i
+			return t - s.shift(), true
+		}
 		d := s.from - t
-		if d <= 0 {
-			d = max(0, t-(s.from+s.length)+1)
+		if d < 0 {
+			d = t - (s.from + s.length) + 1
 		}
 		if d < best && s.from < m.size {
 			best, shift = d, s.shift()
-			if d == 0 {
-				m.lookups += uint64(i)
-				return t - shift, true
-			}
 		}
 	}
-	m.lookups += uint64(len(m.segs))
 	return t - shift, false
 }
 
-// inImage says whether address a lies in or just behind the old image.
-func (m *addressMap) inImage(a uint32) bool { return a-m.base < uint32(m.size)+beyond }
+// inImage says whether address a lies in the old image.
+func (m *addressMap) inImage(a uint32) bool { return a-m.base < uint32(m.size) }
 
 // address maps an address; bit 0, the Thumb bit of a pointer, is kept.
 func (m *addressMap) address(a uint32) (v uint32, how int) {
@@ -69,16 +77,11 @@ func (m *addressMap) address(a uint32) (v uint32, how int) {
 	return m.base + uint32(n) + a&1, b2i(inside)
 }
 
-// learn records that old address k became v, unless the segments say so anyway.
+// learn records that old address k became v.
 func (m *addressMap) learn(k, v uint32) {
 	for i := range m.keys[:m.used] {
 		if m.keys[i] == k {
 			m.values[i] = v
-			return
-		}
-	}
-	if m.inImage(k) {
-		if n, _ := m.offset(int(k-m.base) &^ 1); m.base+uint32(n)+k&1 == v {
 			return
 		}
 	}

@@ -83,7 +83,7 @@ func maskAddresses(d []byte, base uint32) []byte {
 		switch {
 		case v-base < uint32(len(d))+1<<16:
 			binary.LittleEndian.PutUint32(m[i:], 0x44332211)
-		case isRAM(v) && v&0xffff < 0x8000:
+		case v>>18 == 0x20000000>>18 && v&0xffff < 0x8000:
 			m[i], m[i+1] = 0, 0
 		}
 	}

@@ -6,10 +6,9 @@ import "fmt"
 type class uint8
 
 const (
-	classGap    class = iota // no source
-	classPlain               // the source as it is
-	classSecond              // second half of a 32-bit instruction
-	classBL1                 // BL, B.W, B<c>.W
+	classGap   class = iota // no source
+	classPlain              // the source as it is
+	classBL1                // BL, B.W, B<c>.W
 	classBL2
 	classLDR  // LDR literal
 	classB    // B, B<c>, CBZ
@@ -17,9 +16,7 @@ const (
 	classPtr1
 	classPool0 // other word of a literal pool
 	classPool1
-	classFirst // first half of another 32-bit instruction
-	classOdd   // source at an odd offset
-	classData  // pointer outside of the pools
+	classData // pointer outside of the pools
 	numClasses
 )
 
@@ -32,27 +29,23 @@ func (c class) isData() bool {
 	return false
 }
 
-// tables is the size of every table of a profile.
-type tables struct {
-	learned    int // addresses
-	order0     int // literal histories
-	candidates int // positions found by a scan for the first byte
-	journal    int // mispredictions remembered
-}
-
-// The profiles. Stored has no model at all: the stream is the image.
+// The profiles. Stored has no model at all: the stream is the image. The others double the size of
+// journal and order-0 table.
 const (
 	profileStored = iota
 	profile5
 	profile8
 	profile16
+	numProfiles
 )
 
-var profiles = [...]tables{
-	profile5:  {learned: 16, order0: 512, candidates: 64, journal: 64},
-	profile8:  {learned: 64, order0: 1024, candidates: 128, journal: 256},
-	profile16: {learned: 128, order0: 2048, candidates: 128, journal: 512},
-}
+// journalSize is the mispredictions that a profile remembers.
+func journalSize(profile uint8) int { return 32 << profile }
+
+const (
+	order0Ratio = 8  // order-0 probabilities for each misprediction
+	learned     = 32 // addresses
+)
 
 // Options bits of a profile with a model.
 const (
@@ -62,15 +55,15 @@ const (
 	capacityShift  = 4
 )
 
-// mapCapacity is the segments that fit a map in memory, by the value of optionCapacity.
-var mapCapacity = [8]int{0, 64, 128, 256, 384, 512, 768, 1024}
+// mapStep is the segments that fit a map in memory for each step of optionCapacity.
+const mapStep = 128
 
 // mapEntry is the bytes of a segment in the device's map.
 const mapEntry = 8
 
 func windowSize(options uint8) int {
 	if w := options & optionWindow; w != 0 {
-		return 512 << w
+		return 128 << w
 	}
 	return 0
 }
@@ -78,7 +71,6 @@ func windowSize(options uint8) int {
 // codec is the model that encoder and decoder share. Both call run, which goes through the new
 // image halfword by halfword.
 type codec struct {
-	tables
 	rc    *coder
 	old   []byte
 	new   []byte // padded to an even size; the decoder fills it
@@ -99,9 +91,8 @@ type codec struct {
 		how     int
 	}
 	lesson struct { // an address whose fate is known after the halfword at at
-		at     int
-		key    uint32
-		branch bool
+		at         int
+		key, value uint32 // old, and new as predicted
 	}
 
 	trace *trace // may be nil
@@ -128,12 +119,11 @@ type Work struct {
 }
 
 func newCodec(p Params, old, new []byte, rc *coder) *codec {
-	t := profiles[p.Profile]
-	c := &codec{tables: t, rc: rc, old: old, new: new, thumb: p.Options&optionThumb != 0}
+	c := &codec{rc: rc, old: old, new: new, thumb: p.Options&optionThumb != 0}
 	c.am = addressMap{base: p.LinkBase, size: len(old), current: -1,
-		keys: make([]uint32, t.learned), values: make([]uint32, t.learned)}
+		keys: make([]uint32, learned), values: make([]uint32, learned)}
 	c.flags.init()
-	c.literal.init(t, windowSize(p.Options), c.thumb)
+	c.literal.init(journalSize(p.Profile), windowSize(p.Options), c.thumb)
 	c.pending.at, c.lesson.at = -1, -1
 	return c
 }
@@ -172,11 +162,7 @@ type prediction struct {
 func (c *codec) predict(n, o, end int) prediction {
 	raw := c.source(o)
 	p := prediction{value: raw, class: classPlain}
-	if !c.thumb || o >= len(c.old) {
-		return p
-	}
-	if o&1 != 0 {
-		p.class = classOdd
+	if !c.thumb || o >= len(c.old) || o&1 != 0 {
 		return p
 	}
 	if c.pending.at == n {
@@ -184,7 +170,6 @@ func (c *codec) predict(n, o, end int) prediction {
 	}
 	pool := c.poolWord(n)
 	if c.second && !pool {
-		p.class = classSecond
 		return p
 	}
 	two := n+4 <= end
@@ -193,18 +178,14 @@ func (c *codec) predict(n, o, end int) prediction {
 		raw2 = half(c.old, o+2)
 	}
 	word := raw | raw2<<16
-	aligned := two && n&3 == 0 && o&3 == 0
-	inImage := word-c.am.base < uint32(len(c.old))
-	pointer := aligned && (inImage || isRAM(word))
+	pointer := two && n&3 == 0 && o&3 == 0 && word-c.am.base < uint32(len(c.old))
 	// then sets the prediction of the next halfword.
 	then := func(v uint32, cl class) {
 		c.pending.at, c.pending.pred, c.pending.class = n+2, v, cl
 		c.pending.changed, c.pending.how = p.changed, p.how
 	}
 	switch {
-	case pool && !pointer:
-		p.class = classPool0 + class(n>>1&1)
-	case pointer && (pool || inImage):
+	case pointer:
 		var v uint32
 		v, p.how = c.am.address(word)
 		p.value, p.changed, p.class = v&0xffff, v != word, classData
@@ -212,7 +193,8 @@ func (c *codec) predict(n, o, end int) prediction {
 			p.class = classPtr0
 		}
 		then(v>>16, classPtr1)
-		c.lesson.at, c.lesson.key, c.lesson.branch = n+2, word, false
+	case pool:
+		p.class = classPool0 + class(n>>1&1)
 	case two && (isBL(raw, raw2) || isBW(raw, raw2) || isBCondW(raw, raw2)):
 		target := c.am.base + uint32(o) + 4 + uint32(branchOffset(raw, raw2))
 		var v uint32
@@ -221,7 +203,7 @@ func (c *codec) predict(n, o, end int) prediction {
 		p.value, p.changed, p.class = a, a != raw || b != raw2, classBL1
 		then(b, classBL2)
 		if !isBCondW(raw, raw2) {
-			c.lesson.at, c.lesson.key, c.lesson.branch = n+2, target, true
+			c.lesson.at, c.lesson.key, c.lesson.value = n+2, target, v
 		}
 	case isLDR(raw):
 		p.class = classLDR
@@ -238,13 +220,6 @@ func (c *codec) predict(n, o, end int) prediction {
 		if d := c.relative(&p, o+4+int(int32(raw<<21)>>20)) - (n + 4); d >= -2048 && d < 2048 {
 			p.value = raw&0xf800 | uint32(d>>1)&0x7ff
 		}
-	case isCBZ(raw):
-		p.class = classB
-		if d := c.relative(&p, o+4+int(raw>>9&1<<6|raw>>3&31<<1)) - (n + 4); d >= 0 && d < 128 {
-			p.value = raw&^0x2f8 | uint32(d>>6)<<9 | uint32(d>>1&31)<<3
-		}
-	case wide(raw):
-		p.class = classFirst
 	}
 	p.changed = p.changed || p.value != raw
 	return p
@@ -332,11 +307,8 @@ func (c *codec) note(cl class, before uint64, miss bool) {
 func (c *codec) follow(n int, v uint32, pool bool) {
 	prev := c.last[0]
 	if c.lesson.at == n {
-		switch {
-		case !c.lesson.branch:
-			c.am.learn(c.lesson.key, prev|v<<16)
-		case isBL(prev, v) || isBW(prev, v):
-			c.am.learn(c.lesson.key, c.am.base+uint32(n+2)+uint32(branchOffset(prev, v)))
+		if became := c.am.base + uint32(n+2) + uint32(branchOffset(prev, v)); became != c.lesson.value && (isBL(prev, v) || isBW(prev, v)) {
+			c.am.learn(c.lesson.key, became)
 		}
 	}
 	switch {
@@ -347,9 +319,6 @@ func (c *codec) follow(n int, v uint32, pool bool) {
 		}
 	case c.second:
 		c.second = false
-		if prev == ldrW {
-			c.markPool(n-2, (n+2)&^3+int(v&0xfff))
-		}
 	default:
 		if isLDR(v) {
 			c.markPool(n, (n+4)&^3+int(v&0xff)*4)

@@ -17,24 +17,22 @@ const maxSegment = (1<<18 - 1) * 2
 
 // Kinds of numbers in the control stream.
 const (
-	numCount    = iota // segments
-	numGap             // new halfwords before a segment
-	numShiftGap        // shift less the previous one, after a gap
-	numShift           // the same, without a gap
-	numLength          // halfwords
-	numLast            // halfwords after the last segment
+	numCount  = iota // segments
+	numGap           // new halfwords before a segment
+	numShift         // shift less the previous one
+	numLength        // halfwords
+	numLast          // halfwords after the last segment
 	numKinds
 )
 
-// numberContexts is the counters of one kind: 24 for the magnitude, 24 for the bit below the
-// leading one by magnitude, 2 for the lowest bits.
-const numberContexts = 50
+// maxNumber is the bits of a number plus one, less one; each kind has as many counters.
+const maxNumber = 23
 
 // control codes the segments before anything else, so that the map from old to new addresses is
 // complete when the first halfword is decoded.
 type control struct {
 	rc  *coder
-	num [numKinds * numberContexts]counter
+	num [numKinds * maxNumber]counter
 	odd counter // whether a shift and the previous one differ by an odd number
 }
 
@@ -48,24 +46,15 @@ func (c *control) bit(b int, ctr *counter) int {
 
 // number codes v in an adaptive Exp-Golomb code; v+1 has at most 24 bits.
 func (c *control) number(v uint32, kind int) uint32 {
-	ctr := c.num[kind*numberContexts:][:numberContexts]
+	ctr := c.num[kind*maxNumber:]
 	size := bits.Len32(v+1) - 1
 	k := 0
-	for k < 23 && c.bit(b2i(k < size), &ctr[k]) != 0 {
+	for k < maxNumber && c.bit(b2i(k < size), &ctr[k]) != 0 {
 		k++
 	}
 	x := uint32(1)
 	for i := k - 1; i >= 0; i-- {
-		b := int(v+1) >> i & 1
-		switch i {
-		case 0, 1:
-			b = c.bit(b, &ctr[48+i])
-		case k - 1:
-			b = c.bit(b, &ctr[24+k])
-		default:
-			b = c.rc.bit(b, 1<<15)
-		}
-		x = x<<1 | uint32(b)
+		x = x<<1 | uint32(c.rc.bit(int(v+1)>>i&1, 1<<15))
 	}
 	return x - 1
 }
@@ -105,13 +94,9 @@ func (c *control) segments(segs []segment, size, source, limit int) ([]segment, 
 		}
 		gap := int(c.number(uint32(s.start-end)/2, numGap))
 		s.start = end + 2*gap
-		kind := numShift
-		if gap != 0 {
-			kind = numShiftGap
-		}
 		delta := s.shift() - shift
 		odd := c.bit(delta&1, &c.odd)
-		s.from = s.start + shift + 2*c.signed((delta-odd)/2, kind) + odd
+		s.from = s.start + shift + 2*c.signed((delta-odd)/2, numShift) + odd
 		if i == n-1 {
 			s.length = size - s.start - 2*int(c.number(uint32(size-s.end())/2, numLast))
 		} else {

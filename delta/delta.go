@@ -70,7 +70,7 @@ type Options struct {
 	Map      Map                   // place of the segment map
 	MapBytes uint32                // most flash scratch the device can lend; 0 means no limit
 	LinkBase *uint32               // nil: inferred from the images
-	Cycles   uint64                // most Cortex-M4 cycles the device may spend; 0 means the default budget
+	Cycles   uint64                // most Cortex-M4 cycles the device may spend; 0 means DefaultCycles or, for large patches, more
 	Progress func(done, total int) // called now and then with steps of work; may be nil
 }
 
@@ -87,7 +87,7 @@ func (p Params) Validate() error {
 		return fmt.Errorf("%w: scratch of %d bytes, want a multiple of 64 up to %d", ErrParams, p.ScratchBytes, 65535*64)
 	case p.RAMBytes%256 != 0 || p.RAMBytes > 255*256:
 		return fmt.Errorf("%w: memory of %d bytes, want a multiple of 256 up to %d", ErrParams, p.RAMBytes, 255*256)
-	case int(p.Profile) >= len(profiles):
+	case p.Profile >= numProfiles:
 		return fmt.Errorf("%w: profile %d is unknown", ErrParams, p.Profile)
 	case p.Profile == profileStored && p.Options != 0, p.Options&^(optionWindow|optionThumb|optionCapacity) != 0:
 		return fmt.Errorf("%w: options 0x%02x are unknown to profile %d", ErrParams, p.Options, p.Profile)
@@ -110,10 +110,7 @@ func Encode(old, new []byte, o Options) (Params, []byte, error) {
 	if err != nil {
 		return Params{}, nil, err
 	}
-	s := search{o: o, old: old, new: pad(new), budget: o.Cycles}
-	if s.budget == 0 {
-		s.budget = DefaultCycles
-	}
+	s := search{o: o, old: old, new: pad(new)}
 	s.params = Params{Profile: profileStored, BaseSize: uint32(len(old)), NewSize: uint32(len(new)),
 		RAMBytes: profileRAM[profileStored]}
 	s.stream = bytes.Clone(new)
@@ -190,7 +187,7 @@ func decode(p Params, old, stream []byte, t *trace) (*codec, error) {
 	c.trace = t
 	limit := int(p.ScratchBytes) / mapEntry
 	if k := p.Options & optionCapacity >> capacityShift; k != 0 {
-		limit = mapCapacity[k]
+		limit = mapStep * int(k)
 	}
 	if err := c.run(nil, limit); err != nil {
 		return nil, err

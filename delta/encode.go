@@ -8,19 +8,23 @@ import (
 // defaultRAM is the device memory assumed when Options.RAM is 0, in bytes.
 const defaultRAM = 16384
 
-// DefaultCycles is the decode budget when Options.Cycles is 0: two minutes of an 80 MHz Cortex-M4.
-const DefaultCycles = 120 * 80_000_000
+// DefaultCycles is the decode budget of a small patch when Options.Cycles is 0: 15 s of an 80 MHz
+// Cortex-M4. It grows with the patch, which takes longer to receive too: by cyclesPerByte of
+// stream, up to four times as much.
+const (
+	DefaultCycles = 15 * 80_000_000
+	cyclesPerByte = 75_000
+)
 
-// defaultWindow is the scan window tried first, as a value of optionWindow; a budget given
-// explicitly tries the largest first.
-const defaultWindow = 2
+// defaultWindow is the scan window tried first, as a value of optionWindow.
+const defaultWindow = 4
 
 // profileRAM is the memory of sow_patch with the map in flash, in bytes: struct sow_patch and its
 // work memory on a 32-bit device. A test compares it with the compiled decoder.
-var profileRAM = [...]uint32{profileStored: 256, profile5: 5120, profile8: 7424, profile16: 10496}
+var profileRAM = [...]uint32{profileStored: 256, profile5: 5120, profile8: 6144, profile16: 7936}
 
 // Segment costs in 1/16 bit: the first, or, as long as the map is too small, the next.
-var segmentCosts = []int{480, 640, 900, 1400, 2200, 3600, 6000, 10000, 20000, 100000}
+var segmentCosts = []int{560, 700, 900, 1400, 2200, 3600, 6000, 10000, 20000, 100000}
 
 // layout is a way to use the device's memory.
 type layout struct {
@@ -50,8 +54,8 @@ func layouts(o Options) ([]layout, error) {
 			continue
 		}
 		for k := uint8(7); k > 0; k-- {
-			if need := profileRAM[p] + mapEntry*uint32(mapCapacity[k]); need <= ram {
-				l = append(l, layout{p, k << capacityShift, mapCapacity[k], (need + 255) &^ 255})
+			if need := profileRAM[p] + mapEntry*mapStep*uint32(k); need <= ram {
+				l = append(l, layout{p, k << capacityShift, mapStep * int(k), (need + 255) &^ 255})
 				break
 			}
 		}
@@ -66,7 +70,6 @@ func layouts(o Options) ([]layout, error) {
 type search struct {
 	o        Options
 	old, new []byte // new is padded to an even size
-	budget   uint64
 	params   Params // of the best patch so far
 	stream   []byte
 	done     int
@@ -80,25 +83,41 @@ func (s *search) step() {
 	}
 }
 
-// try encodes with p and segs, narrowing the scan window until the budget holds, and keeps the
-// result if it is the smallest yet. It reports whether the budget holds.
-func (s *search) try(p Params, segs []segment, window uint8) (fits bool, err error) {
-	for ; ; window-- {
-		p.Options = p.Options&^optionWindow | window
+// budget is the cycles a device may spend on a stream of n bytes.
+func (s *search) budget(n int) uint64 {
+	if s.o.Cycles != 0 {
+		return s.o.Cycles
+	}
+	return min(max(DefaultCycles, uint64(n)*cyclesPerByte), 4*DefaultCycles)
+}
+
+// try encodes with p and segs and the largest scan window that the budget allows, and keeps the
+// result if it is the smallest yet. It reports whether any window does.
+func (s *search) try(p Params, segs []segment) (fits bool, err error) {
+	for w, step := defaultWindow, 0; w >= 0 && w <= optionWindow; w += step {
+		p.Options = p.Options&^optionWindow | uint8(w)
 		c := newCodec(p, s.old, bytes.Clone(s.new), newEncoder())
 		if err := c.run(segs, 1<<30); err != nil {
 			return false, err
 		}
-		if c.cycles() <= s.budget {
-			if stream := c.rc.finish(); len(stream) < len(s.stream) {
+		stream := c.rc.finish()
+		left := int64(s.budget(len(stream)) - c.cycles())
+		if left >= 0 {
+			fits = true
+			if len(stream) < len(s.stream) {
 				s.params, s.stream = p, stream
 			}
-			return true, nil
 		}
-		if window == 0 {
-			return false, nil
+		switch {
+		case left >= 0 && step >= 0 && scanCycles*int64(c.work().Scanned) <= left:
+			step = 1 // a window twice as large takes twice the time
+		case left < 0 && step <= 0:
+			step = -1
+		default:
+			return fits, nil
 		}
 	}
+	return fits, nil
 }
 
 // arch looks for patches with one architecture.
@@ -117,13 +136,9 @@ func (s *search) arch(p Params, layouts []layout) error {
 	s.step()
 	literal := make([]int32, len(t.halfword))
 	for i, v := range t.halfword {
-		literal[i] = int32(v/16)*7/10 + 26
+		literal[i] = int32(v/16)*6/10 + 40
 	}
 	a := newAligner(s.old, s.new, p.LinkBase, thumb, !thumb || len(s.old) == 0)
-	window := uint8(defaultWindow)
-	if s.o.Cycles != 0 {
-		window = optionWindow
-	}
 	for _, l := range layouts {
 		for _, change := range segmentCosts {
 			segs := a.align(literal, change)
@@ -137,7 +152,7 @@ func (s *search) arch(p Params, layouts []layout) error {
 			if l.mapCode == 0 {
 				p.ScratchBytes = uint32(len(segs)*mapEntry+63) &^ 63
 			}
-			fits, err := s.try(p, segs, window)
+			fits, err := s.try(p, segs)
 			if err != nil {
 				return err
 			}
@@ -158,9 +173,12 @@ func (c *codec) work() Work {
 	return w
 }
 
+// scanCycles is what it costs a device to look at an offset.
+const scanCycles = 12
+
 // cycles estimates the Cortex-M4 cycles of the run that has just ended. The factors are fitted to
 // counts of delta/internal/cycles.
 func (c *codec) cycles() uint64 {
 	w := c.work()
-	return 1540*w.Halfwords + 93700*w.Literals + 10*w.Scanned + 60*w.Folded + 30*w.Journal + 35*w.Lookups
+	return 1150*w.Halfwords + 9800*w.Literals + scanCycles*w.Scanned + 57*w.Folded + 28*w.Journal + 45*w.Lookups
 }

@@ -4,10 +4,10 @@ import "math/bits"
 
 // flagModel codes whether a halfword is as predicted, with four contexts and a mixer.
 type flagModel struct {
-	byClass  [int(numClasses) * 8]counter // class, address changed, how it was found
-	byRun    [16 * 8]counter              // length of the run of hits, kind of halfword
+	byRun    [16 * 16]counter             // length of the run of hits, class
 	byRecent [64]counter                  // the latest flags
 	byOpcode [64]counter                  // upper six bits of the prediction
+	byClass  [int(numClasses) * 8]counter // class, address changed, how it was found
 	mix      *mixer
 	recent   uint32 // latest flags, a miss is 1
 	hits     uint32 // since the last miss
@@ -16,7 +16,7 @@ type flagModel struct {
 const flagLimit = 255 // of the counters
 
 func (f *flagModel) init() {
-	for _, c := range [][]counter{f.byClass[:], f.byRun[:], f.byRecent[:], f.byOpcode[:]} {
+	for _, c := range [][]counter{f.byRun[:], f.byRecent[:], f.byOpcode[:], f.byClass[:]} {
 		for i := range c {
 			c[i].p = 63569 // 0.97
 		}
@@ -26,20 +26,12 @@ func (f *flagModel) init() {
 
 // code codes hit, whether the halfword equals p.value.
 func (f *flagModel) code(rc *coder, hit bool, p prediction) bool {
-	kind := 0
-	switch p.class {
-	case classSecond, classBL2, classPtr1, classPool1:
-		kind = 2
-	case classPtr0, classPool0, classData:
-		kind = 1
-	}
-	run := min(bits.Len32(f.hits), 15)
 	ctx := b2i(p.changed)*4 + p.how
 	counters := [4]*counter{
-		&f.byClass[int(p.class)*8+ctx],
-		&f.byRun[run*8+b2i(p.changed)*4+kind],
+		&f.byRun[min(bits.Len32(f.hits), 15)*16+int(p.class)],
 		&f.byRecent[f.recent&63],
 		&f.byOpcode[p.value>>10],
+		&f.byClass[int(p.class)*8+ctx],
 	}
 	for i, c := range counters {
 		f.mix.in[i] = stretch(c.p)

@@ -21,11 +21,11 @@ type Kind struct {
 }
 
 var classNames = [numClasses]string{
-	classGap: "new", classPlain: "instructions and data", classSecond: "second halves",
+	classGap: "new", classPlain: "instructions and data",
 	classBL1: "calls", classBL2: "calls, second halves", classLDR: "pool loads", classB: "branches",
 	classPtr0: "pool pointers", classPtr1: "pointers, second halves", classPool0: "pool constants",
-	classPool1: "pool constants, second halves", classFirst: "first halves", classOdd: "odd offsets",
-	classData: "pointers in data",
+	classPool1: "pool constants, second halves",
+	classData:  "pointers in data",
 }
 
 // Inspect decodes a stream and reports where its bytes went. Errors are those of [Decode].
@@ -67,7 +67,7 @@ func (p Params) Describe() string {
 		arch = fmt.Sprintf("Thumb at 0x%08x", p.LinkBase)
 	}
 	if k := p.Options & optionCapacity >> capacityShift; k != 0 {
-		where = fmt.Sprintf("memory, %d segments", mapCapacity[k])
+		where = fmt.Sprintf("memory, %d segments", mapStep*int(k))
 	}
 	return fmt.Sprintf("profile %d, %s, window %d bytes, map in %s", p.Profile, arch, windowSize(p.Options), where)
 }

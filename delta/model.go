@@ -98,36 +98,10 @@ func (c *cell) update(bit int) {
 	}
 }
 
-// A history is a pair of counts of zeros (high nibble) and ones, biased to the recent: a bit seen
-// reduces a larger count of its opposite.
-type history = uint8
-
-// historyNext[bit][h] is the history after one more bit.
-var historyNext = func() (t [2][256]history) {
-	for h := range 256 {
-		n := [2]int{h >> 4, h & 15}
-		for bit := range 2 {
-			m := n
-			m[bit] = min(15, m[bit]+1)
-			if m[1-bit] > 2 {
-				m[1-bit] = m[1-bit]/2 + 1
-			}
-			t[bit][h] = history(m[0]<<4 | m[1])
-		}
-	}
-	return t
-}()
-
-// historyLevel folds a count to eight levels, levelCount is a level's count in tenths.
-var (
-	historyLevel = [16]uint8{0, 1, 2, 3, 4, 4, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7}
-	levelCount   = [8]int{0, 10, 20, 30, 45, 70, 110, 150}
-)
-
-// initHistoryCells fills 64 cells, one for each pair of levels, with what the counts suggest.
-func initHistoryCells(c []cell) {
+// initVoteCells fills 64 cells, one for each pair of levels, with what the votes suggest.
+func initVoteCells(c []cell) {
 	for i := range 64 {
-		n0, n1 := levelCount[i>>3], levelCount[i&7]
+		n0, n1 := 10<<(i>>3)>>1, 10<<(i&7)>>1
 		c[i] = cell((n1 + 4) * 65535 / (n0 + n1 + 8))
 	}
 }
@@ -141,16 +115,13 @@ type mixer struct {
 	p       uint32 // its last answer
 }
 
-// mixerRate is how fast weights follow the error, in 1/2^20.
-const mixerRate = 14
-
-// initialWeights is what every weight vector starts from.
-var initialWeights = [numInputs]int16{4800, 4800, 4000, 4000, 4000, 5734, 2458, 2458, 2458}
+// initialWeight is what every weight starts from.
+const initialWeight = 4500
 
 func newMixer(sets, inputs int) *mixer {
 	m := &mixer{in: make([]int32, inputs)}
-	for range sets {
-		m.weights = append(m.weights, initialWeights[:inputs]...)
+	for range sets * inputs {
+		m.weights = append(m.weights, initialWeight)
 	}
 	return m
 }
@@ -168,7 +139,7 @@ func (m *mixer) mix(set int) uint32 {
 }
 
 func (m *mixer) update(bit int) {
-	e := (int32(bit)*65535 - int32(m.p)) * mixerRate >> 4
+	e := int32(bit)*65535 - int32(m.p)
 	for i, x := range m.in {
 		w := &m.weights[m.set+i]
 		*w = int16(max(-32767, min(32767, int32(*w)+(x*e+1<<15)>>16)))

@@ -9,12 +9,9 @@ func isBW(a, b uint32) bool { return a>>11 == 0x1e && b&0xd000 == 0x9000 } // B.
 func isLDR(a uint32) bool   { return a>>11 == 0x09 }                       // LDR Rt, [PC, #imm8*4]
 func isBCond(a uint32) bool { return a>>12 == 0x0d && a>>8&15 < 14 }       // B<c> imm8
 func isB(a uint32) bool     { return a>>11 == 0x1c }                       // B imm11
-func isCBZ(a uint32) bool   { return a&0xf500 == 0xb100 }                  // CBZ, CBNZ
 func isBCondW(a, b uint32) bool { // B<c>.W
 	return a>>11 == 0x1e && b&0xd000 == 0x8000 && a>>6&15 < 14
 }
-
-const ldrW = 0xf8df // first halfword of LDR.W Rt, [PC, #imm12]
 
 // branchOffset returns the displacement of a BL, B.W or B<c>.W from its address + 4.
 func branchOffset(a, b uint32) int32 {
@@ -36,6 +33,3 @@ func setBranch(a, b uint32, offset int32) (uint32, uint32) {
 	j1, j2 := ^(v>>23^s)&1, ^(v>>22^s)&1
 	return a&0xf800 | s<<10 | v>>12&0x3ff, b&0xd000 | j1<<13 | j2<<11 | v>>1&0x7ff
 }
-
-// isRAM says that a word may be the address of a variable.
-func isRAM(v uint32) bool { return v>>18 == 0x20000000>>18 }

@@ -46,8 +46,8 @@ that a patch is for, it says where the bytes of the patch went and how long a de
 			if (oldELF == "") != (newELF == "") {
 				return usagef("inspect: --old-elf and --new-elf go together")
 			}
-			if layout != "" && oldELF != "" {
-				return usagef("inspect: --budget and --old-elf do not go together")
+			if layout != "" && (oldELF != "" || in.oldFile != "") {
+				return usagef("inspect: --budget goes with --key and --json only")
 			}
 			if len(args) == 0 && oldELF == "" && layout == "" {
 				return usagef("inspect: name a file, or --old-elf and --new-elf, or --budget")

@@ -165,7 +165,9 @@ func TestInspectBudgetErrors(t *testing.T) {
 		{[]string{f("u.sow"), "--budget", f("none.toml")}, 1, "none.toml: no such file"},
 		{[]string{f("p.patch"), "--budget", f("part256.toml")}, 1, "--budget takes a bundle, which `sower sign` makes"},
 		{[]string{f("none.sow"), "--budget", f("part256.toml")}, 1, "none.sow: no such file"},
-		{[]string{"--budget", f("part256.toml"), "--old-elf", "a", "--new-elf", "b"}, 2, "do not go together"},
+		{[]string{"--budget", f("part256.toml"), "--old-elf", "a", "--new-elf", "b"}, 2, "--budget goes with"},
+		{[]string{f("u.sow"), "--budget", f("part256.toml"), "--old", f("old.bin")}, 2, "--budget goes with"},
+		{[]string{"--budget", f("part256.toml"), "--key", f("key.pem.pub")}, 2, "--key verifies a file"},
 	} {
 		if code, out, errs := sower(append([]string{"inspect"}, tt.args...)...); code != tt.code || out != "" || !strings.Contains(errs, tt.say) {
 			t.Errorf("inspect %v: exit %d, %q, %q; want %q", tt.args, code, out, errs, tt.say)

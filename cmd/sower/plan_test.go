@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/delta"
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/plan"
@@ -128,7 +129,7 @@ func TestPlanRefuses(t *testing.T) {
 	in := install(t, func(c *networkserver.Config) {
 		c.Faults.Outages = []networkserver.Outage{{Gateway: cellarID, From: time.Minute, Until: 99 * time.Hour}}
 	})
-	in.bundles(t, uint32(plan.GPSSeconds(time.Now().Add(-time.Hour))))
+	in.bundles(t, airtime.GPSSeconds(time.Now().Add(-time.Hour)))
 	in.settle(t)
 	path := in.write(t, "c.toml", `name = "m"
 application = "`+meters+`"

@@ -88,13 +88,15 @@ func (d daemon) run(ctx context.Context, at *siteFlags) (err error) {
 	defer listener.Close()
 	metrics := api.NewMetrics()
 	engine := shell.New(shell.Config{Network: s.nw, Clock: d.clock, Store: metrics.Store(db), Concurrent: d.concurrent, Log: metrics.Log})
+	planner := s.planner(logWriter{log})
 	srv, err := api.New(api.Config{
-		Engine: engine, Store: db, Planner: s.planner(logWriter{log}), Keys: randomKeys, Now: d.clock.Now, Metrics: metrics,
+		Engine: engine, Store: db, Planner: planner, Keys: randomKeys, Now: d.clock.Now, Metrics: metrics,
 		Evidence: key, BackupDir: s.optional(s.Server.BackupDir), Version: version(), Log: log, OpenMetrics: s.Server.Metrics,
 	})
 	if err != nil {
 		return err
 	}
+	planner.Busy = srv.Busy
 	hook, err := s.webhook(engine, db, log, d.clock.Now)
 	if err != nil {
 		return err

@@ -206,8 +206,7 @@ func can(t *testing.T, args ...string) string {
 const fieldCampaign = `name = "field"
 application = "%s"
 [[bundle]]
-file = "patch.sow"
-base_image = "old.bin"
+file = "full.sow"
 [[wave]]
 name = "canary"
 count = 1

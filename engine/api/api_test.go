@@ -142,7 +142,8 @@ func serve(t testing.TB, n int) *daemon {
 		t.Fatal(err)
 	}
 	var addr atomic.Uint32
-	srv, err := api.New(api.Config{Engine: d.engine, Store: d.store, Planner: &prepare.Planner{Settings: settings, Server: server{n}}, Now: now,
+	planner := &prepare.Planner{Settings: settings, Server: server{n}}
+	srv, err := api.New(api.Config{Engine: d.engine, Store: d.store, Planner: planner, Now: now,
 		Metrics: metrics, Evidence: key, BackupDir: dir, Version: "test", Log: d.logger(),
 		Keys: func() (uint32, network.Key, error) {
 			return addr.Add(1), network.Key{'C', 'A', 'N', 'A', 'R', 'Y'}, nil
@@ -150,6 +151,7 @@ func serve(t testing.TB, n int) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
+	planner.Busy = srv.Busy
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- d.engine.Run(ctx) }()
@@ -355,6 +357,30 @@ func TestOrders(t *testing.T) {
 	}
 	if res, err := d.adminOf(d.admin).VerifyAudit(t.Context(), connect.NewRequest(&pb.VerifyAuditRequest{})); err != nil || !res.Msg.Ok || res.Msg.Head == "" {
 		t.Errorf("%v %v", err, res)
+	}
+}
+
+// A campaign is planned behind one that has been started and uses the same gateway, not behind a draft.
+func TestSharedGateway(t *testing.T) {
+	d := serve(t, 2)
+	svc := d.campaigns(d.admin)
+	create(t, svc, "first", fmt.Sprintf("[devices]\nlist = [%q]\n", eui(0)))
+	behind := func(id string) bool {
+		res, err := svc.Plan(t.Context(), connect.NewRequest(&pb.PlanRequest{Name: "f", Campaign: request(t, "x", id, fmt.Sprintf("[devices]\nlist = [%q]\n", eui(1))).Campaign,
+			Files: []*pb.File{{Name: "full.sow", Data: block(t)}}}))
+		if err != nil || len(res.Msg.Problems) > 0 {
+			t.Fatalf("%v %v", err, res)
+		}
+		return strings.Contains(res.Msg.Schedule, "campaign first uses gateway")
+	}
+	if behind("second") {
+		t.Error("behind a draft")
+	}
+	if _, err := svc.StartCampaign(t.Context(), connect.NewRequest(&pb.StartCampaignRequest{Id: "first"})); err != nil {
+		t.Fatal(err)
+	}
+	if !behind("second") {
+		t.Error("not behind the campaign that runs")
 	}
 }
 

@@ -65,30 +65,39 @@ func (s *Server) complete(ctx context.Context, c *pb.Campaign) error {
 }
 
 // forecast is when a campaign will be finished: what the plan says of the time between its instants, and what has
-// happened since. A session whose window is announced is expected to end as long after it as was planned.
+// happened since.
 func (s *Server) forecast(c *pb.Campaign, r *record) time.Time {
-	late := c.Started.AsTime().Sub(r.Schedule.Starts)
-	planned := map[string]int{}
-	for i := range r.Schedule.Sessions {
-		planned[fmt.Sprintf("%s.%d", c.Id, i+1)] = i
-	}
-	for _, w := range c.Waves {
-		for _, v := range w.Sessions {
-			i, ok := planned[v.Id]
-			if !ok || v.WindowStart == nil {
-				continue
-			}
-			late = max(late, v.WindowStart.AsTime().Sub(r.Schedule.Sessions[i].Opens))
-		}
-	}
-	end := r.Schedule.Ends.Add(late)
+	end := r.Schedule.Ends.Add(s.late(c, r))
 	if now := s.cfg.Now(); end.Before(now) {
 		return now
 	}
 	return end
 }
 
-// page cuts a page out of a list whose elements have increasing keys.
+// late is by how much a campaign is behind its plan: since its start, or since the window that is latest.
+func (s *Server) late(c *pb.Campaign, r *record) time.Duration {
+	if c.Started == nil {
+		return 0
+	}
+	late := c.Started.AsTime().Sub(r.Schedule.Starts)
+	planned := map[string]time.Time{}
+	for i, ps := range r.Schedule.Sessions {
+		planned[sessionID(c.Id, i)] = ps.Opens
+	}
+	for _, w := range c.Waves {
+		for _, v := range w.Sessions {
+			if opens, ok := planned[v.Id]; ok && v.WindowStart != nil {
+				late = max(late, v.WindowStart.AsTime().Sub(opens))
+			}
+		}
+	}
+	return late
+}
+
+// sessionID is how package prepare names session i of a plan.
+func sessionID(campaign string, i int) string { return fmt.Sprintf("%s.%d", campaign, i+1) }
+
+// pageSize judges the size of a page.
 func pageSize(n, usual, most uint32) (int, error) {
 	if n > most {
 		return 0, invalid("page_size %d, want at most %d", n, most)

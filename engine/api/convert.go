@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -14,6 +15,8 @@ import (
 	"github.com/sower-fuota/sower/bundle"
 	pb "github.com/sower-fuota/sower/engine/api/sowerv1"
 	"github.com/sower-fuota/sower/engine/campaign"
+	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/prepare"
 	"github.com/sower-fuota/sower/engine/session"
 )
 
@@ -154,4 +157,39 @@ func device(wave string, s *session.Session, i int) *pb.Device {
 		out.Version = version(d.Version)
 	}
 	return out
+}
+
+// Busy returns the gateways that running campaigns use, until the last window of each session that is planned for; it
+// goes into prepare.Planner.
+func (s *Server) Busy(ctx context.Context) ([]prepare.Busy, error) {
+	var running []*pb.Campaign
+	gateways := map[string][]network.EUI64{} // by session
+	err := s.cfg.Engine.View(ctx, func(all []*campaign.Campaign) {
+		for _, c := range all {
+			if c.Header().Phase == campaign.PhaseDraft || c.Ended() {
+				continue
+			}
+			running = append(running, detailed(c))
+			for i := range c.Sessions() {
+				gateways[c.Session(i).ID()] = c.Session(i).Spec().Gateways
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []prepare.Busy
+	for _, c := range running {
+		r, err := s.record(ctx, c.Id)
+		if err != nil {
+			return nil, err
+		}
+		late := s.late(c, r)
+		for i, planned := range r.Schedule.Sessions {
+			for _, gw := range gateways[sessionID(c.Id, i)] {
+				out = append(out, prepare.Busy{Gateway: gw, Until: planned.Ends.Add(late), Campaign: c.Id})
+			}
+		}
+	}
+	return out, nil
 }

@@ -287,15 +287,20 @@ func TestWebhook(t *testing.T) {
 		}
 	}
 	stop := follow()
-	if n := <-got; n.Event != "approval-needed" || n.Campaign != "meters" || failures != 0 {
-		t.Errorf("%+v after %d failures", n, failures)
+	first := <-got
+	if first.Event != "approval-needed" || first.Campaign != "meters" || failures != 0 {
+		t.Errorf("%+v; %d failures left", first, failures)
 	}
 	stop()
 	if _, err := d.campaigns(d.admin).AbortCampaign(t.Context(), connect.NewRequest(&pb.AbortCampaignRequest{Id: "meters", Reason: "test"})); err != nil {
 		t.Fatal(err)
 	}
 	stop = follow()
-	if n := <-got; n.Event != "halt" || !strings.Contains(n.Text, "test") {
+	n := <-got
+	for n.ID == first.ID { // it was stopped before it knew that the first had arrived
+		n = <-got
+	}
+	if n.Event != "halt" || !strings.Contains(n.Text, "test") {
 		t.Errorf("%+v", n)
 	}
 	stop()

@@ -39,7 +39,6 @@ type rig struct {
 	notes   []note
 	resume  bool                                              // go on from the state as JSON after each step
 	seen    func(at time.Time, session int, e session.Effect) // each effect
-	blocks  map[fragmentation.Matrix][]byte
 }
 
 type note struct {

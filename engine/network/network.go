@@ -260,7 +260,7 @@ type Network interface {
 	// GroupState asks for counter and queue of a group.
 	GroupState(ctx context.Context, id GroupID) (GroupState, error)
 	// Broadcast queues a multicast message and returns its frame counter. It is not idempotent: after
-	// ErrUncertain compare GroupState with the counter before.
+	// ErrUncertain compare GroupState with the counter before. [Busy] says that enough of them wait already.
 	Broadcast(ctx context.Context, b Broadcast) (fCnt uint32, err error)
 	// CloseGroup drops what is queued and removes the group. A group that is gone is no error.
 	CloseGroup(ctx context.Context, id GroupID) error

@@ -306,12 +306,12 @@ func TestFleetRefuses(t *testing.T) {
 		}, []string{"bundle: no bundle suits device"}},
 		{"a patch of nothing", func(r *plan.Request) { r.Updates[0].Bases = nil }, []string{"bundle[0]: patch is a patch, and nothing says"}},
 		{"expired", func(r *plan.Request) {
-			r.Updates[1] = update(t, "full", 20000, func(m *bundle.Manifest) { m.Expiry = uint32(plan.GPSSeconds(start.Add(-time.Hour))) })
+			r.Updates[1] = update(t, "full", 20000, func(m *bundle.Manifest) { m.Expiry = airtime.GPSSeconds(start.Add(-time.Hour)) })
 		}, []string{"bundle[1].file: full expired on 2026-11-22T05:00:00Z"}},
 		{"expires on the way", func(r *plan.Request) {
 			for i := range r.Updates {
 				u := r.Updates[i]
-				r.Updates[i] = update(t, u.Name, len(u.Block), func(m *bundle.Manifest) { m.Expiry = uint32(plan.GPSSeconds(start.Add(12 * time.Hour))) }, u.Bases...)
+				r.Updates[i] = update(t, u.Name, len(u.Block), func(m *bundle.Manifest) { m.Expiry = airtime.GPSSeconds(start.Add(12 * time.Hour)) }, u.Bases...)
 			}
 		}, []string{"bundle[0].file: patch expires on 2026-11-22T18:00:00Z, wave all is on the air until"}},
 		{"image larger than the slot", func(r *plan.Request) {

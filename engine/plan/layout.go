@@ -23,8 +23,8 @@ const (
 	freezes   = 6   // records of frozen columns
 	spares    = 8   // slots that stand in for broken ones
 	marker    = 8   // bytes behind each slot
-	hashState = 112 // struct sow_sha256, aligned
-	patcher   = 104 // struct sow_patch, aligned
+	workState = 160 // SOW_SCRATCH: digests, and the manifest that is being judged
+	patcher   = 104 // struct sow_patch of a 64-bit host, aligned; a 32-bit device needs less
 )
 
 func (l Layout) withDefaults() Layout {
@@ -54,7 +54,7 @@ func (l Layout) DownloadSize(m, fragSize int) int {
 
 // ArenaSize returns the bytes of RAM that a session of m fragments takes, and a patch that needs codecRAM after it.
 func (l Layout) ArenaSize(m, fragSize, codecRAM int) int {
-	row := max(bitmap(m)+align(fragSize, 16), hashState) + 2*bitmap(m)
+	row := max(bitmap(m)+align(fragSize, 16), workState) + 2*bitmap(m)
 	if codecRAM > 0 {
 		return max(row, patcher+codecRAM)
 	}

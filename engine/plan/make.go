@@ -32,6 +32,7 @@ const (
 // Input is what a plan depends on. Zero values mean the defaults named here.
 type Input struct {
 	Block    []byte // the bundle
+	Raw      bool   // Block is any file, for devices without the device library
 	Region   airtime.Region
 	DataRate int // index, or Automatic
 	Devices  int // in the group
@@ -58,7 +59,7 @@ type Input struct {
 // Make plans one block for one group. It refuses what cannot work, naming the value and the remedy; what
 // works but is unwise is among the warnings.
 func Make(in Input) (Plan, error) {
-	if _, _, err := bundle.Parse(in.Block); err != nil {
+	if _, _, err := bundle.Parse(in.Block); err != nil && !in.Raw {
 		return Plan{}, fmt.Errorf("plan: %w", err)
 	}
 	if in.Devices < 1 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/sower-fuota/sower/bundle"
 	"github.com/sower-fuota/sower/bundle/image"
@@ -27,6 +28,7 @@ type Campaign struct {
 	devices  map[network.EUI64]*inventory.Device
 	gateways []network.EUI64
 	caps     network.Capabilities
+	begin    time.Time // not before, because of other campaigns; zero: at once
 }
 
 // read parses a campaign file and reads its bundles.

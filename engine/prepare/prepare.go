@@ -65,14 +65,26 @@ type Readiness struct {
 	EndToEnd bool // payloads are encrypted by a join server: nobody here can read them
 }
 
+// setUp is how many uplink intervals the planner allows from the start of a campaign to its first window.
+const setUp = 12
+
 // Planner plans campaigns.
 type Planner struct {
 	Settings config.Settings
 	Server   Server
 	// Read reads a file that the settings name; nil: there are none.
 	Read Source
+	// Busy returns which gateways campaigns that run already will use, and until when; nil: none does.
+	Busy func(ctx context.Context) ([]Busy, error)
 	// Warn takes what is unwise in the inventory, one line at a time; nil: nobody wants to know.
 	Warn func(text string)
+}
+
+// Busy is a gateway that a campaign uses until some time.
+type Busy struct {
+	Gateway  network.EUI64
+	Until    time.Time
+	Campaign string
 }
 
 // Source reads a file that another one names, and says how to call it when something is wrong with it.
@@ -140,9 +152,16 @@ func (p *Planner) Plan(ctx context.Context, files []File, now time.Time) ([]*Cam
 			return nil, errors.Join(problems(), err)
 		}
 		c.caps = caps
+		wait, err := p.behind(ctx, c, now)
+		if err != nil {
+			return nil, errors.Join(problems(), err)
+		}
 		var found []plan.Problem
 		c.Schedule, found = plan.Fleet(book, p.request(c, waves, now))
 		c.blame(found)
+		if wait != "" && len(found) == 0 {
+			c.Schedule.Warnings = append(c.Schedule.Warnings, wait)
+		}
 		if err := p.groups(ctx, c); err != nil {
 			return nil, errors.Join(problems(), err)
 		}
@@ -181,6 +200,29 @@ func (c *Campaign) blame(found []plan.Problem) {
 	}
 }
 
+// behind lets a campaign begin so late that it finds its gateways free, with an hour between for the duty cycle. It
+// returns what is to be said about that.
+func (p *Planner) behind(ctx context.Context, c *Campaign, now time.Time) (string, error) {
+	if p.Busy == nil {
+		return "", nil
+	}
+	busy, err := p.Busy(ctx)
+	if err != nil {
+		return "", err
+	}
+	text := ""
+	// So long before its first window a campaign begins to set devices up, which takes no multicast.
+	set := setUp * time.Duration(c.File.Timing.UplinkInterval)
+	for _, b := range busy {
+		if begin := b.Until.Add(time.Hour - set); slices.Contains(c.gateways, b.Gateway) && begin.After(now) && begin.After(c.begin) && begin.After(c.File.Start) {
+			c.begin = begin
+			text = fmt.Sprintf("campaign %s uses gateway %s until about %s, so this one does not begin before %s",
+				b.Campaign, b.Gateway, b.Until.UTC().Format(time.RFC3339), begin.UTC().Format(time.RFC3339))
+		}
+	}
+	return text, nil
+}
+
 // request puts together what the planner needs.
 func (p *Planner) request(c *Campaign, waves []plan.Wave, now time.Time) plan.Request {
 	f, s := c.File, p.Settings
@@ -195,8 +237,10 @@ func (p *Planner) request(c *Campaign, waves []plan.Wave, now time.Time) plan.Re
 		// The network assumes one to be on the safe side; the operator knows better.
 		req.Capabilities.MaxPayload = nil
 	}
-	if f.Start.After(now) {
-		req.Start = f.Start
+	for _, at := range []time.Time{f.Start, c.begin} {
+		if at.After(req.Start) {
+			req.Start = at
+		}
 	}
 	for _, h := range s.Hardware {
 		req.Layouts[h.ID] = plan.Layout{Class: h.Class, Slot: int(h.Slot), Download: int(h.Download), Scratch: int(h.Scratch),

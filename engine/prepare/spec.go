@@ -114,7 +114,11 @@ func (c *Campaign) limits() session.Limits {
 // policy translates the rules of the file.
 func (c *Campaign) policy() campaign.Policy {
 	p := c.File.Policy
-	return campaign.Policy{Approvals: p.Approvals, FourEyes: p.FourEyes, NotBefore: c.File.Start, Thresholds: thresholds(p.Limits)}
+	begin := c.File.Start
+	if c.begin.After(begin) {
+		begin = c.begin
+	}
+	return campaign.Policy{Approvals: p.Approvals, FourEyes: p.FourEyes, NotBefore: begin, Thresholds: thresholds(p.Limits)}
 }
 
 // thresholds translates limits; those that are not written keep the default of package campaign.

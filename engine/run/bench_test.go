@@ -91,26 +91,41 @@ func device(i int) network.EUI64 {
 	return network.EUI64{1, 5: byte(i >> 16), 6: byte(i >> 8), 7: byte(i)}
 }
 
-// begin runs an engine in real time with a campaign that has been started.
-func begin(t testing.TB, h *hose, st *store.Store, spec campaign.Spec) (*run.Engine, func()) {
+// running is an engine in real time.
+type running struct {
+	engine *run.Engine
+	stop   func()
+}
+
+// resume runs an engine with what is in a store, which it closes in the end.
+func resume(t testing.TB, n network.Network, st *store.Store) running {
 	t.Helper()
-	engine := run.New(run.Config{Network: h, Clock: &network.WallClock{}, Store: st, Concurrent: true})
+	engine := run.New(run.Config{Network: n, Clock: &network.WallClock{}, Store: st, Concurrent: true})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- engine.Run(ctx) }()
-	if err := engine.Create(ctx, spec, run.CampaignFile{}, "ann"); err != nil {
-		t.Fatal(err)
-	}
-	if err := engine.Command(ctx, spec.ID, campaign.Start{}, "ann"); err != nil {
-		t.Fatal(err)
-	}
-	return engine, func() {
+	return running{engine, func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("Run = %v", err)
 		}
 		st.Close()
+	}}
+}
+
+// begin runs an engine with a campaign that has been started.
+func begin(t testing.TB, n network.Network, st *store.Store, specs ...campaign.Spec) running {
+	t.Helper()
+	r := resume(t, n, st)
+	for _, spec := range specs {
+		if err := r.engine.Create(t.Context(), spec, run.CampaignFile{}, "ann"); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.engine.Command(t.Context(), spec.ID, campaign.Start{}, "ann"); err != nil {
+			t.Fatal(err)
+		}
 	}
+	return r
 }
 
 // BenchmarkEvents takes uplinks of 10,000 devices into SQLite with synchronous=FULL.
@@ -121,8 +136,7 @@ func BenchmarkEvents(b *testing.B) {
 	}
 	const devices = 10000
 	h := &hose{events: make(chan network.Event, 1024), all: make(chan struct{}), want: devices} // the first command to each
-	_, stop := begin(b, h, st, large(b, devices))
-	defer stop()
+	defer begin(b, h, st, large(b, devices)).stop()
 	<-h.all
 	done := make(chan struct{}, 1024)
 	b.ResetTimer()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/applayer"
 	"github.com/sower-fuota/sower/applayer/clocksync"
 	"github.com/sower-fuota/sower/applayer/datablock"
@@ -11,7 +12,6 @@ import (
 	"github.com/sower-fuota/sower/applayer/fwmgmt"
 	"github.com/sower-fuota/sower/applayer/mcsetup"
 	"github.com/sower-fuota/sower/engine/network"
-	"github.com/sower-fuota/sower/engine/plan"
 )
 
 // maxMcFCnt ends the range of valid frame counters of a group: devices assume that the upper 16 bits are 0.
@@ -53,7 +53,7 @@ func (c *Session) send(i int, kind Command) (op uint64, expires time.Time) {
 		w := c.st.Window
 		s.FPort = applayer.FPortMcSetup
 		s.Payload, err = mcsetup.AppendCommand(nil, c.ver, mcsetup.McClassCSessionReq{
-			McGroupID: c.spec.McGroupID, SessionTime: uint32(plan.GPSSeconds(w.Start)), TimeOut: w.TimeOut,
+			McGroupID: c.spec.McGroupID, SessionTime: airtime.GPSSeconds(w.Start), TimeOut: w.TimeOut,
 			DLFreq: c.spec.Plan.Frequency, DR: uint8(c.spec.Plan.DataRate)})
 	case CmdResync:
 		s.FPort = applayer.FPortClockSync

@@ -41,6 +41,9 @@ func (p *Proof) UnmarshalText(b []byte) error {
 	return parse(proofNames[:], b, "proof", (*uint8)(p))
 }
 
+// rawExtra is how many fragments more than missing complete all but one device of some hundred.
+const rawExtra = 8
+
 // matches reports whether an uplink is the proof.
 func (r *Raw) matches(port uint8, payload []byte) bool {
 	return r.Proof == ProofUplink && port == r.FPort && len(payload) >= r.Offset && bytes.HasPrefix(payload[r.Offset:], r.Bytes)

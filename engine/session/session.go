@@ -162,6 +162,8 @@ func (s *Spec) validate() error {
 		return fmt.Errorf("%w: %s and offset %d in the rule of proof", ErrSpec, s.Raw.Proof, s.Raw.Offset)
 	case s.Raw != nil && s.Raw.Proof == ProofUplink && s.Raw.FPort == 0:
 		return fmt.Errorf("%w: proof by uplink without an FPort, want 1..223", ErrSpec)
+	case s.Limits.Fragments != 0 && s.Limits.Fragments < p.M:
+		return fmt.Errorf("%w: at most %d fragments, but the block alone has %d", ErrSpec, s.Limits.Fragments, p.M)
 	case p.BlockSize != len(s.Block):
 		return fmt.Errorf("%w: planned for a block of %d bytes, but it has %d", ErrSpec, p.BlockSize, len(s.Block))
 	case p.Parity < 0 || p.Parity > len(p.Indices):

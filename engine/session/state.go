@@ -224,6 +224,7 @@ type Device struct {
 	Missing  int  // fragments; -1: not known
 	Received int  // as the device counts
 	Presumed bool // taken as complete although it has not said so
+	Answered int  // fragments that had been sent when it last said what it misses
 	Stuck    int  // fragments that had been sent when Missing took its value
 	NoImage  int  // answers "no image" since it was complete
 

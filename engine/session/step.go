@@ -104,6 +104,9 @@ func (c *Session) start(only []network.EUI64) {
 	}
 	c.st.Started, c.st.Quiet = c.now, c.now
 	c.st.Next, c.st.Target = 1, c.spec.Plan.M+c.spec.Plan.Parity
+	if most := c.spec.Limits.Fragments; most > 0 {
+		c.st.Target = min(c.st.Target, most)
+	}
 	if c.final() == len(c.st.Devices) { // all were withheld
 		c.end()
 		return

@@ -33,9 +33,10 @@ const (
 
 // order describes a campaign of the real engine, over the real integration, for modelled devices.
 type order struct {
-	devices  int  // 0: 4
-	gateways int  // 0: 1
-	deaf     bool // the first device hears nothing from the second hour on, for two hours
+	devices  int   // 0: 4
+	gateways int   // 0: 1
+	restarts []int // the server goes away for 20 s after so many frames were queued
+	deaf     bool  // the first device hears nothing from the second hour on, for two hours
 	server   func(*networkserver.Config)
 	client   func(*chirpstack.Config)
 	input    func(*plan.Input)
@@ -165,8 +166,15 @@ func (p *probe) campaign(o order) result {
 	}
 	var res result
 	var seen calls
+	var server *networkserver.Server
+	enqueued := 0
 	cfg.Faults.Observe = func(method string) {
 		seen.observe(method)
+		if method == enqueueMethod {
+			if enqueued++; slices.Contains(o.restarts, enqueued) {
+				w.At(w.Now().Add(time.Millisecond), "restart", func() { server.Restart(20 * time.Second) })
+			}
+		}
 		if method == "/api.MulticastGroupService/Delete" {
 			res.closed = w.Now().Sub(epoch)
 		}
@@ -174,7 +182,7 @@ func (p *probe) campaign(o order) result {
 	if o.server != nil {
 		o.server(&cfg)
 	}
-	server, err := networkserver.New(cfg)
+	server, err = networkserver.New(cfg)
 	check(err)
 	defer f.Close()
 	defer server.Close()
@@ -198,6 +206,7 @@ func (p *probe) campaign(o order) result {
 		o.plan(&res.plan)
 	}
 	spec.Block, spec.Plan = in.Block, res.plan
+	spec.Descriptor = [4]byte{0xde, 0x5c, 1, 2}
 	res.air = &sniffer{}
 	station, err := medium.NewStation(lorawan.EUI64{0xff}, res.air)
 	check(err)

@@ -4,18 +4,23 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/chirpstack/chirpstack/api/go/v4/api"
 	"github.com/chirpstack/chirpstack/api/go/v4/gw"
 
+	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/applayer"
 	"github.com/sower-fuota/sower/applayer/datablock"
 	"github.com/sower-fuota/sower/applayer/diag"
+	"github.com/sower-fuota/sower/applayer/mcsetup"
+	"github.com/sower-fuota/sower/bundle"
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/plan"
 	"github.com/sower-fuota/sower/engine/session"
+	"github.com/sower-fuota/sower/fragmentation"
 	"github.com/sower-fuota/sower/integrations/chirpstack"
 	"github.com/sower-fuota/sower/simulator/fleet"
 	"github.com/sower-fuota/sower/simulator/fleet/model"
@@ -36,6 +41,9 @@ var engineTraps = []trap{
 	{"4.2, 6.2", "the server restarts in mid-campaign", "run repeats", "", restarted},
 	{"4.2", "of two answers in one message the first is taken", "applayer, session take all", "", twoAnswers},
 	{"4.1", "answers are taken whatever group and session they are for", "session checks McGroupID and FragIndex", "", foreignAnswers},
+	{"4.3", "the start of the session is another one at each attempt", "session announces one start", "", oneStart},
+	{"5", "the descriptor is sent as zeros", "session.Spec.Descriptor", "", descriptor},
+	{"4.2", "more than 16383 fragments, or fragments of no size, are not refused", "plan.Make", "", tooManyFragments},
 	{"4.2", "commands pile up for a device that sleeps", "run and session: one at a time, with an expiry", "", sleeper},
 	{"4.2, 9.3", "groups and queues stay behind", "session closes its group", "", nothingLeft},
 	{"4.2", "decoded counts as updated", "session wants the running version", "", decodedIsNotUpdated},
@@ -305,13 +313,9 @@ func failingCalls(p *probe) error {
 	return nil
 }
 
-// restarted has the server away for 20 s of every 150 s.
+// restarted has the server away for 20 s after some of the frames, each time with a frame on its way.
 func restarted(p *probe) error {
-	r := p.campaign(order{server: func(c *networkserver.Config) {
-		for i := range 40 {
-			c.Faults.Restarts = append(c.Faults.Restarts, networkserver.Restart{At: time.Duration(i+1) * 150 * time.Second, Down: 20 * time.Second})
-		}
-	}, wrap: when(p.naive, func(b *between) {
+	r := p.campaign(order{restarts: []int{4, 9, 15}, wrap: when(p.naive, func(b *between) {
 		b.broadcast = func(fCnt uint32, err error) (uint32, error) {
 			if isUnavailable(err) || isUncertain(err) {
 				err = network.ErrInvalid
@@ -331,7 +335,9 @@ func restarted(p *probe) error {
 		case "retry":
 			retried++
 		case "failed":
-			failed++
+			if !strings.Contains(en.Text, "expired") { // a frame whose time has passed is not sent any more
+				failed++
+			}
 		}
 	}
 	if r.updated() != 4 || r.groups != 0 || retried+failed == 0 || failed > 0 {
@@ -457,6 +463,79 @@ func decodedIsNotUpdated(p *probe) error {
 		if believed != (r.runs[i] == newVersion) {
 			return errorf("device %s runs %08x, believed to be updated: %v", row.EUI, r.runs[i], believed)
 		}
+	}
+	return nil
+}
+
+// commands runs a campaign in which events are lost, and returns all messages with a command identifier to a port.
+func commands(p *probe, port uint8, cid byte, change func(attempt int, m *network.Message)) (list [][]byte, r result) {
+	attempts := map[network.EUI64]int{}
+	r = p.campaign(order{server: func(c *networkserver.Config) { c.Faults.Events.Loss = 0.3 }, wrap: when(true, func(b *between) {
+		b.send = func(m network.Message) (network.Message, bool) {
+			if m.FPort == port && m.Payload[0] == cid {
+				if p.naive {
+					m.Payload = slices.Clone(m.Payload)
+					change(attempts[m.Device], &m)
+				}
+				attempts[m.Device]++
+				list = append(list, m.Payload)
+			}
+			return m, true
+		}
+	})})
+	return list, r
+}
+
+func oneStart(p *probe) error {
+	list, r := commands(p, applayer.FPortMcSetup, 0x04, func(attempt int, m *network.Message) { m.Payload[2] += byte(attempt) })
+	starts := map[uint32]int{}
+	for _, b := range list {
+		cmd, _, err := mcsetup.ParseCommand(applayer.V2, applayer.Downlink, b)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		starts[cmd.(mcsetup.McClassCSessionReq).SessionTime]++
+	}
+	if len(starts) > r.progress.Window || len(list) <= 4 {
+		return errorf("%d starts of %d windows were announced in %d requests", len(starts), r.progress.Window, len(list))
+	}
+	return nil
+}
+
+func descriptor(p *probe) error {
+	list, _ := commands(p, applayer.FPortDataBlock, 0x02, func(_ int, m *network.Message) { clear(m.Payload[7:11]) })
+	for _, b := range list {
+		cmd, _, err := datablock.ParseCommand(applayer.V2, applayer.Downlink, b)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if d := cmd.(datablock.FragSessionSetupReq).Descriptor; d != [4]byte{0xde, 0x5c, 1, 2} {
+			return errorf("descriptor %x in a FragSessionSetupReq", d)
+		}
+	}
+	if len(list) < 4 {
+		return errorf("%d requests", len(list))
+	}
+	return nil
+}
+
+func tooManyFragments(p *probe) error {
+	key, err := bundle.GenerateKey()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	big := make([]byte, 900_000)
+	b, err := bundle.Sign(bundle.Manifest{Codec: bundle.CodecFull, KeyID: 1, Version: newVersion, Sequence: 2, NewSize: uint32(len(big))}, big, key)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	in := plan.Input{Block: b, Region: airtime.EU868, DataRate: 0, Devices: 1, Matrix: fragmentation.V2, Repeater: true}
+	pl, err := plan.Make(in)
+	if p.naive {
+		pl, err = plan.Plan{M: (len(b) + 47) / 48, FragSize: 48}, nil
+	}
+	if err == nil && (pl.M > 16383 || pl.FragSize == 0) {
+		return errorf("%d fragments of %d bytes", pl.M, pl.FragSize)
 	}
 	return nil
 }

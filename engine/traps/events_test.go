@@ -2,12 +2,15 @@ package traps_test
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/chirpstack/chirpstack/api/go/v4/api"
+	"github.com/eclipse/paho.golang/paho"
 
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/integrations/chirpstack"
@@ -22,6 +25,8 @@ var eventTraps = []trap{
 	{"3.2", "an event that was acknowledged too early is lost with the process", "acknowledged at Done", "chirpstack ack-after-done", diedInBetween},
 	{"3.3", "the HTTP integration takes 200 for done", "chirpstack.Webhook answers after Done", "chirpstack webhook-commit", webhookCommit},
 	{"3.3", "anybody can post events", "chirpstack.Webhook wants a secret", "chirpstack webhook-secret", webhookSecret},
+	{"1.3, 3.5", "at a join session, groups and queued messages are gone", "EventJoin, upon which session sets up again", "chirpstack joins", toldOfJoins},
+	{"3.1", "events are published with QoS 0 unless configured", "chirpstack.ProbeBroker, doctor", "chirpstack event-qos", publishedWithQoS0},
 	{"3.5", "with a join server of its own a device sends cipher text", "chirpstack decoding", "chirpstack end-to-end", endToEnd},
 	{"3.5", "the time of an event is that of the server", "chirpstack takes the gateway's", "chirpstack gateway-time", gatewayTime},
 	{"3.4", "StreamDeviceEvents keeps ten events and asks once a second", "never called; MQTT or webhook", "", neverStreams},
@@ -232,6 +237,56 @@ func neverStreams(p *probe) error {
 	}
 	if seen.has("Stream") {
 		return errorf("a stream was opened")
+	}
+	return nil
+}
+
+func toldOfJoins(p *probe) error {
+	r := p.start(site{devices: 1, beacons: 1, server: func(c *networkserver.Config) { c.Profiles[0].FlushQueueOnActivate = true }})
+	stop := r.listen()
+	if _, err := r.cs.Send(p.t.Context(), network.Message{Device: eui(0), FPort: 200, Payload: []byte{1}, Expires: epoch.Add(time.Hour)}); err != nil {
+		return err
+	}
+	r.run(3 * time.Minute)
+	stop()
+	if n := len(r.of(network.EventJoin)); n != 1 || len(r.of(network.EventSent)) != 0 {
+		return errorf("%d joins were told, and %d messages sent that were queued before", n, len(r.of(network.EventSent)))
+	}
+	return nil
+}
+
+// publishedWithQoS0 publishes an event as ChirpStack does out of the box.
+func publishedWithQoS0(p *probe) error {
+	r := p.start(site{})
+	conn, err := net.Dial("tcp", r.server.MQTTAddress())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	client := paho.NewClient(paho.ClientConfig{Conn: conn})
+	if _, err := client.Connect(p.t.Context(), &paho.Connect{ClientID: "chirpstack", KeepAlive: 60, CleanStart: true}); err != nil {
+		p.t.Fatal(err)
+	}
+	defer client.Disconnect(&paho.Disconnect{})
+	ctx, cancel := context.WithCancel(p.t.Context())
+	var publisher sync.WaitGroup
+	publisher.Go(func() {
+		again := time.NewTicker(5 * time.Millisecond)
+		defer again.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-again.C:
+				client.Publish(ctx, &paho.Publish{Topic: "application/" + appID + "/device/70b3000000000000/event/up", QoS: 0,
+					Payload: []byte(`{"deduplicationId":"d","time":"2026-07-18T09:34:17Z",` + info + `,"fPort":2}`)})
+			}
+		}
+	})
+	b, err := r.cs.ProbeBroker(p.t.Context(), appID, 5*time.Second)
+	cancel()
+	publisher.Wait()
+	if err != nil || b.Events == 0 || b.EventQoS != 0 || b.GrantedQoS != 1 {
+		return errorf("ProbeBroker = %+v, %v, want events with QoS 0", b, err)
 	}
 	return nil
 }

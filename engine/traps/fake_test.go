@@ -18,6 +18,7 @@ type fake struct {
 	gateways []*api.GatewayListItem
 	profile  *api.DeviceProfile
 	keys     *api.DeviceKeys
+	queue    []*api.MulticastGroupQueueItem
 	enqueue  func()
 }
 
@@ -80,8 +81,8 @@ func (fakeGroups) Get(_ context.Context, r *api.GetMulticastGroupRequest) (*api.
 	return &api.GetMulticastGroupResponse{MulticastGroup: &api.MulticastGroup{Id: r.Id, ApplicationId: appID, McAddr: "01020304", Dr: mcDR}}, nil
 }
 
-func (fakeGroups) ListQueue(context.Context, *api.ListMulticastGroupQueueRequest) (*api.ListMulticastGroupQueueResponse, error) {
-	return &api.ListMulticastGroupQueueResponse{}, nil
+func (f fakeGroups) ListQueue(context.Context, *api.ListMulticastGroupQueueRequest) (*api.ListMulticastGroupQueueResponse, error) {
+	return &api.ListMulticastGroupQueueResponse{Items: f.queue}, nil
 }
 
 func (f fakeGroups) Enqueue(context.Context, *api.EnqueueMulticastGroupQueueItemRequest) (*api.EnqueueMulticastGroupQueueItemResponse, error) {

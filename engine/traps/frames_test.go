@@ -28,6 +28,7 @@ var frameTraps = []trap{
 	{"2.6", "somebody else uses the group: counters go on without us", "chirpstack.Broadcast compares the counter", "chirpstack counter", foreignUse},
 	{"2.6, 6.2", "Enqueue is not idempotent, and its reply can be lost", "chirpstack: ErrUncertain, GroupState tells", "chirpstack uncertain", lostReply},
 	{"0.9, 6.1", "\"database is locked\" is Internal, like what will never work", "chirpstack errors", "chirpstack internal-codes", locked},
+	{"1.4, 6.2", "ListQueue has no pages: an answer above 4 MiB breaks the client", "chirpstack takes 32 MiB", "chirpstack long-answers", longAnswer},
 	{"4.2", "a group that is deleted late keeps transmitting", "chirpstack.CloseGroup deletes group and queue", "", closeFlushes},
 }
 
@@ -285,6 +286,17 @@ func closeFlushes(p *probe) error {
 	r.run(5 * time.Minute)
 	if n := len(r.air.frames) - before; n > 0 {
 		return errorf("%d frames after the end", n)
+	}
+	return nil
+}
+
+func longAnswer(p *probe) error {
+	f := &fake{}
+	for i := range 30_000 {
+		f.queue = append(f.queue, &api.MulticastGroupQueueItem{MulticastGroupId: "g", FCnt: uint32(i), FPort: 201, Data: make([]byte, 222)})
+	}
+	if st, err := f.serve(p.t).GroupState(p.t.Context(), "g"); err != nil || len(st.Queued) != len(f.queue) {
+		return errorf("GroupState with %d frames in the queue = %d, %v", len(f.queue), len(st.Queued), err)
 	}
 	return nil
 }

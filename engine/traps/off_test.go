@@ -8,7 +8,8 @@ import (
 	"github.com/sower-fuota/sower/integrations/chirpstack"
 )
 
-// canSwitchOff says whether the defences of the packages can be switched off in this build.
+// canSwitchOff says whether the defences of the packages can be switched off in this build, and tests are to be run
+// without them.
 const canSwitchOff = true
 
 // switchOff switches off the defence "PACKAGE NAME".

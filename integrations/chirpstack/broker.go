@@ -19,6 +19,7 @@ type Broker struct {
 	EventQoS   byte      // lowest of them: what ChirpStack publishes with, at most GrantedQoS
 	Latest     time.Time // time of the newest event, by the network's clock
 	Heard      time.Time // when it came
+	Gateways   bool      // Config.GatewayTopics may be read, as far as the broker says: some refuse in silence
 }
 
 // ProbeBroker connects to the MQTT broker, subscribes to the events of an application and listens for a while, or
@@ -32,11 +33,17 @@ func (n *Network) ProbeBroker(ctx context.Context, application string, listen ti
 	var res Broker
 	heard := make(chan struct{}, 1)
 	received := func(p paho.PublishReceived) (bool, error) {
+		if n.cfg.GatewayTopics != "" && strings.HasPrefix(p.Packet.Topic, n.cfg.GatewayTopics+"/gateway/") {
+			return true, nil
+		}
 		ev, err := decode(p.Packet.Topic, p.Packet.Payload)
 		mu.Lock()
 		defer mu.Unlock()
 		if res.Events == 0 || p.Packet.QoS < res.EventQoS {
 			res.EventQoS = p.Packet.QoS
+		}
+		if !defended("event-qos") {
+			res.EventQoS = res.GrantedQoS
 		}
 		res.Events++
 		if err == nil && ev != nil && ev.At.After(res.Latest) {
@@ -49,6 +56,7 @@ func (n *Network) ProbeBroker(ctx context.Context, application string, listen ti
 		return true, nil
 	}
 	topic := fmt.Sprintf(n.cfg.Topic, application)
+	gateways := n.gatewayTopics()
 	granted, failed := make(chan byte, 1), make(chan error, 1)
 	fail := func(err error) {
 		select {
@@ -71,6 +79,12 @@ func (n *Network) ProbeBroker(ctx context.Context, application string, listen ti
 			case len(ack.Reasons) == 0 || ack.Reasons[0] > 2:
 				fail(fmt.Errorf("subscription to %s was refused", topic))
 			default:
+				if len(gateways) > 0 {
+					_, err := cm.Subscribe(ctx, &paho.Subscribe{Subscriptions: subscriptions(gateways)})
+					mu.Lock()
+					res.Gateways = err == nil
+					mu.Unlock()
+				}
 				select {
 				case granted <- ack.Reasons[0]:
 				default:

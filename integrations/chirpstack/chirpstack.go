@@ -147,10 +147,14 @@ func Dial(cfg Config) (*Network, error) {
 	if secure {
 		creds = credentials.NewTLS(cfg.TLS)
 	}
+	longest := 32 << 20 // ListQueue has no pages
+	if !defended("long-answers") {
+		longest = 4 << 20
+	}
 	opts := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithPerRPCCredentials(bearer{cfg.Token, secure}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(32 << 20)), // ListQueue has no pages
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(longest)),
 	}, cfg.dial...)
 	conn, err := grpc.NewClient(target, opts...)
 	if err != nil {

@@ -1,9 +1,9 @@
 package chirpstack
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -17,10 +17,10 @@ import (
 )
 
 // unmarshal reads a message in JSON or protobuf, which do not say what they are: a protobuf message of ChirpStack
-// never begins with a brace. Fields of newer servers are skipped.
+// never begins with a brace, though it may begin with what JSON takes for white space. Fields of newer servers are
+// skipped.
 func unmarshal(payload []byte, m proto.Message) error {
-	text := bytes.TrimLeft(payload, " \t\r\n")
-	if len(text) > 0 && text[0] == '{' || !defended("protobuf-events") {
+	if len(payload) > 0 && payload[0] == '{' || json.Valid(payload) || !defended("protobuf-events") {
 		return protojson.UnmarshalOptions{DiscardUnknown: defended("newer-fields")}.Unmarshal(payload, m)
 	}
 	return proto.Unmarshal(payload, m)
@@ -46,6 +46,9 @@ func decodeEvent(kind string, payload []byte) (ev *network.Event, application st
 		}
 		info = m.GetDeviceInfo()
 	case "join":
+		if !defended("joins") {
+			return nil, "", nil
+		}
 		var m integration.JoinEvent
 		if err := unmarshal(payload, &m); err != nil {
 			return nil, "", fmt.Errorf("join event: %w", err)

@@ -34,9 +34,7 @@ func (n *Network) Events(ctx context.Context, application string) (<-chan networ
 		topics = append(topics, topic)
 	}
 	tap := newTap(n, application)
-	if n.cfg.GatewayTopics != "" && defended("gateway-topics") {
-		topics = append(topics, n.cfg.GatewayTopics+"/gateway/+/command/down", n.cfg.GatewayTopics+"/gateway/+/event/ack")
-	}
+	topics = append(topics, n.gatewayTopics()...)
 	session, cancel := context.WithCancel(ctx)
 	received := func(p paho.PublishReceived) (bool, error) {
 		ack := sync.OnceFunc(func() {
@@ -89,6 +87,21 @@ func (n *Network) Events(ctx context.Context, application string) (<-chan networ
 	return s.out, nil
 }
 
+// gatewayTopics are the topics that tell the fate of frames; none if they are not configured.
+func (n *Network) gatewayTopics() []string {
+	if n.cfg.GatewayTopics == "" || !defended("gateway-topics") {
+		return nil
+	}
+	return []string{n.cfg.GatewayTopics + "/gateway/+/command/down", n.cfg.GatewayTopics + "/gateway/+/event/ack"}
+}
+
+func subscriptions(topics []string) (out []paho.SubscribeOptions) {
+	for _, topic := range topics {
+		out = append(out, paho.SubscribeOptions{Topic: topic, QoS: 1})
+	}
+	return out
+}
+
 // listen connects to the broker, subscribes, and keeps both up until ctx ends. The function it returns waits until
 // the connection is closed.
 func (n *Network) listen(ctx context.Context, application string, topics []string, received func(paho.PublishReceived) (bool, error)) (func(), error) {
@@ -105,10 +118,6 @@ func (n *Network) listen(ctx context.Context, application string, topics []strin
 		default:
 		}
 	}
-	var subscriptions []paho.SubscribeOptions
-	for _, topic := range topics {
-		subscriptions = append(subscriptions, paho.SubscribeOptions{Topic: topic, QoS: 1})
-	}
 	cfg := autopaho.ClientConfig{
 		ServerUrls:            []*url.URL{broker},
 		TlsCfg:                n.cfg.TLS,
@@ -121,7 +130,7 @@ func (n *Network) listen(ctx context.Context, application string, topics []strin
 		OnConnectionUp: func(cm *autopaho.ConnectionManager, _ *paho.Connack) {
 			ctx, cancel := context.WithTimeout(ctx, n.cfg.Timeout)
 			defer cancel()
-			ack, err := cm.Subscribe(ctx, &paho.Subscribe{Subscriptions: subscriptions})
+			ack, err := cm.Subscribe(ctx, &paho.Subscribe{Subscriptions: subscriptions(topics)})
 			if err != nil {
 				report(fmt.Errorf("subscription to %s: %w", strings.Join(topics, ", "), err))
 				return

@@ -1,6 +1,7 @@
 package chirpstack
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -77,6 +78,23 @@ func TestDecode(t *testing.T) {
 				t.Errorf("decode = %+v, want %+v", g, w)
 			}
 		})
+	}
+}
+
+// TestDecodeProtobuf reads messages that begin like JSON: a first field of 123 bytes has a line end and a brace.
+func TestDecodeProtobuf(t *testing.T) {
+	device := &integration.DeviceInfo{DevEui: "0101010101010A0B", ApplicationId: "a"}
+	for _, id := range []string{"3ac7e3c4-4401-4b8d-9386-a5c902f9202d", strings.Repeat("x", 123), strings.Repeat(" ", 10)} {
+		body, err := proto.Marshal(&integration.UplinkEvent{DeduplicationId: id, DeviceInfo: device, FCnt: 4, FPort: 200, Data: []byte{2, 0}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ev, err := decode("a/up", body); err != nil || ev.ID != "up/"+id || ev.FCnt != 4 || ev.FPort != 200 || string(ev.Payload) != "\x02\x00" {
+			t.Errorf("decode of id %q = %+v, %v", id, ev, err)
+		}
+	}
+	if ev, err := decode("a/up", []byte(" \n{"+info+"}")); err != nil || ev.Device != (network.EUI64{1, 1, 1, 1, 1, 1, 0x0a, 0x0b}) {
+		t.Errorf("JSON after white space: %+v, %v", ev, err)
 	}
 }
 

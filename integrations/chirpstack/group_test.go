@@ -179,6 +179,15 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
+func TestProbeGatewayTopics(t *testing.T) {
+	for _, topics := range []string{"", "eu868", "eu868/"} {
+		_, cs, _ := serverWith(t, 0, 0, nil, func(c *chirpstack.Config) { c.GatewayTopics = topics })
+		if b, err := cs.ProbeBroker(t.Context(), appID, time.Millisecond); err != nil || b.Gateways != (topics != "") {
+			t.Errorf("with gateway topics %q: ProbeBroker = %+v, %v", topics, b, err)
+		}
+	}
+}
+
 // TestSharedSubscription has two engines share the events of two devices: each event goes to one of them.
 func TestSharedSubscription(t *testing.T) {
 	names := []string{"one", "two"}

@@ -35,6 +35,11 @@ type Device struct {
 	LastCnt int           // last SessionCnt used; -1: none
 	Patch   time.Duration // from the block to the image
 
+	// Stock makes it a device with the packages of another stack, which has neither TS006 nor the diagnostic package;
+	// it installs the block by itself. Says, if set, is what it then says on FPort 2 with each uplink.
+	Stock Stack
+	Says  []byte
+
 	// Faults.
 	Silent          bool          // never sends
 	RejoinAt        time.Duration // joins again, this long after the start; 0: never
@@ -69,6 +74,8 @@ type Device struct {
 	received   int
 	flowed     bool
 	block      bool // complete
+	last       int  // highest fragment number
+	uncoded    int  // data fragments that came in order
 	image      fwmgmt.UpImageStatus
 	step       diag.Step
 	cause      diag.Cause
@@ -90,6 +97,9 @@ func (d *Device) Holds() bool { return d.session != nil || d.hasGroup }
 
 func (d *Device) boot() {
 	d.began = d.net.World.Now()
+	if d.Stock != 0 {
+		d.NoDevVersion, d.Diag = true, false
+	}
 	if d.running == 0 {
 		d.running = d.Old
 		d.step = diag.StepRunning
@@ -116,6 +126,9 @@ func (d *Device) periodic() []network.Event {
 	}
 	next := time.Duration((0.9 + 0.2*d.rng.Float64()) * float64(d.Interval))
 	d.net.World.After(next, "uplink", func() { d.net.locked(d.periodic) })
+	if len(d.Says) > 0 && d.Stock != 0 && d.running == d.New {
+		return d.send(2, d.Says)
+	}
 	return d.send(10, []byte{1, 2, 3})
 }
 
@@ -260,7 +273,7 @@ func (d *Device) dataBlock(cmd datablock.Command, group int) {
 		case !same:
 			d.session = &cmd
 			d.dec, _ = fragmentation.NewDecoder(int(cmd.NbFrag), int(cmd.FragSize), d.matrix())
-			d.received, d.block, d.flowed, d.image = 0, false, false, fwmgmt.NoImage
+			d.received, d.block, d.flowed, d.image, d.last, d.uncoded = 0, false, false, fwmgmt.NoImage, 0, 0
 			d.step, d.cause = diag.StepReceive, diag.CauseOK
 		}
 		m := encode(ans)
@@ -277,7 +290,7 @@ func (d *Device) dataBlock(cmd datablock.Command, group int) {
 			}
 			return
 		}
-		if !cmd.Participants && d.dec.Missing() == 0 {
+		if !cmd.Participants && d.dec.Missing() == 0 && d.Stock != LoRaMacNode && d.Stock != Zephyr {
 			return
 		}
 		d.reply(datablock.AnswerWindow(d.session.BlockAckDelay)-time.Second, port, func() []byte {
@@ -285,8 +298,9 @@ func (d *Device) dataBlock(cmd datablock.Command, group int) {
 				return nil
 			}
 			d.StatusAnswers++
+			received, missing := d.statusOf()
 			return encode(datablock.FragSessionStatusAns{FragIndex: d.session.FragIndex,
-				NbFragReceived: uint16(d.received), MissingFrag: uint8(min(d.dec.Missing(), 255))})
+				NbFragReceived: uint16(received), MissingFrag: missing})
 		})
 	case datablock.DataFragment:
 		if d.session == nil || cmd.FragIndex != d.session.FragIndex || group >= 0 && d.session.McGroupBitMask>>group&1 == 0 {
@@ -295,6 +309,13 @@ func (d *Device) dataBlock(cmd datablock.Command, group int) {
 		if !d.flowed {
 			d.flowed, d.LastCnt = true, int(d.session.SessionCnt)
 		}
+		if m := int(d.session.NbFrag); d.Stock == LoRaMacNode || d.Stock == BasicsModem {
+			if int(cmd.N) <= m && int(cmd.N) < d.last {
+				return // out of order
+			}
+			d.uncoded += b2i(int(cmd.N) <= m)
+		}
+		d.last = max(d.last, int(cmd.N))
 		d.received++
 		if done, _ := d.dec.Add(int(cmd.N), cmd.Data); done && !d.block {
 			d.block, d.CompleteFrame = true, d.net.lastFrame
@@ -319,6 +340,12 @@ func (d *Device) complete() {
 	if d.Speaks == applayer.V2 {
 		mic := datablock.SessionMIC(datablock.DataBlockIntKey(d.Key), d.session.SessionCnt, d.session.FragIndex, d.session.Descriptor, block)
 		d.Corrupt = d.Corrupt || mic != d.session.MIC
+	}
+	if d.Stock != 0 {
+		d.net.World.After(d.Patch, "install", func() {
+			d.net.locked(func() []network.Event { d.running = d.New; return nil })
+		})
+		return
 	}
 	d.note(diag.StepVerify, diag.CauseOK)
 	d.patch()

@@ -3,7 +3,9 @@
 // virtual time. A client cannot tell it from a real server by what this package implements: applications,
 // device profiles, gateways, devices with their queues, multicast groups of classes B and C with their queue and
 // scheduler, and OTAA, ABP, LoRaWAN 1.0.x frames, counters, MICs and encryption below them. Gateways that are not
-// on the simulated radio attach through ChirpStack's MQTT gateway backend, as those of package gateway do.
+// on the simulated radio attach through ChirpStack's MQTT gateway backend, as those of package gateway do. Of those
+// on the simulated radio the topics of the backend tell what is said about multicast frames, for clients that listen
+// there to learn the fate of each.
 //
 // Virtual time does not move while a gRPC call is in flight or an event published with QoS 1 waits for the
 // acknowledgement of its subscriber, so a subscriber acknowledges what it has processed, and calls that follow
@@ -31,6 +33,7 @@
 //	no acknowledgement: sent again each lock        Faults.Acks, Lost                           TestFrameIsSentAgainUntilItIsAcknowledged
 //	acknowledgement late, or later than 30 s        Faults.Acks, Delay                          TestLateAcknowledgement
 //	refused by the gateway: deleted silently        Faults.Acks, Status                         TestRefusedFrameIsDeletedSilently
+//	nobody but the gateway topics tells of it       always                                      TestGatewayTopics
 //	refused unicast item stays, with a log event    Faults.Acks, Status                         TestRefusedUnicastItemStays
 //	Basics Station never refuses: it loops          Gateway.BasicsStation                       TestBasicsStationNeverRefuses
 //	after an outage all at once and in no order     Faults.Outages, PostgreSQL                  TestOutageEndsInABurst

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -12,8 +13,10 @@ import (
 	"github.com/brocaar/lorawan"
 	"github.com/chirpstack/chirpstack/api/go/v4/api"
 	"github.com/chirpstack/chirpstack/api/go/v4/gw"
+	"github.com/eclipse/paho.golang/paho"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/simulator/networkserver"
@@ -353,4 +356,75 @@ func TestRestartKeepsTheQueueOnly(t *testing.T) {
 	if err != nil || len(r.Result) != 1 || r.Result[0].Id != unicast {
 		t.Errorf("unicast queue %v, %v after the restart, want item %s", r, err, unicast)
 	}
+}
+
+// What passes between the server and a gateway on the radio can be read from the topics of the gateway backend: the
+// frame, and under the same identifier what the gateway says of it, for every gateway and every attempt.
+func TestGatewayTopics(t *testing.T) {
+	l := listen(t, 2, 2, faults(networkserver.Faults{Acks: []networkserver.AckFault{
+		{Gateway: gatewayID, Multicast: true, Status: gw.TxAckStatus_DUTY_CYCLE_OVERFLOW}}}))
+	type key struct {
+		gateway string
+		id      uint32
+	}
+	frames, said := map[key]int{}, map[key]gw.TxAckStatus{}
+	l.subscribeTo("eu868/gateway/+/+/+", func(topic string, payload []byte) {
+		part := strings.Split(topic, "/")
+		switch part[3] + "/" + part[4] {
+		case "command/down":
+			m := &gw.DownlinkFrame{}
+			if err := proto.Unmarshal(payload, m); err != nil || m.GatewayId != part[2] || len(m.Items) != 1 || m.Items[0].TxInfo.GetFrequency() != mcFreq {
+				t.Errorf("%s: %v, %v", topic, m, err)
+				return
+			}
+			frames[key{part[2], m.DownlinkId}] = int(binary.LittleEndian.Uint16(m.Items[0].PhyPayload[6:]))
+		case "event/ack":
+			m := &gw.DownlinkTxAck{}
+			if err := proto.Unmarshal(payload, m); err != nil || m.GatewayId != part[2] || len(m.Items) != 1 {
+				t.Errorf("%s: %v, %v", topic, m, err)
+				return
+			}
+			said[key{part[2], m.DownlinkId}] = m.Items[0].Status
+		default:
+			t.Errorf("message on %s", topic)
+		}
+	})
+	for range 2 {
+		l.broadcast(l.group, []byte("a"), time.Time{})
+	}
+	l.run(3 * time.Minute)
+	by := map[string]string{}
+	for k, fCnt := range frames {
+		st, ok := said[k]
+		if !ok {
+			t.Errorf("nothing was said of frame %d to %s", fCnt, k.gateway)
+		}
+		by[k.gateway] += fmt.Sprintf("%s ", st)
+	}
+	if len(frames) != 4 || len(said) != 4 || by[gatewayID.String()] != "DUTY_CYCLE_OVERFLOW DUTY_CYCLE_OVERFLOW " {
+		t.Errorf("%d frames, %d answers: %v, want 4, of which the first gateway refuses 2", len(frames), len(said), by)
+	}
+}
+
+// subscribeTo connects another client, which acknowledges at once what it has heard.
+func (n *simnet) subscribeTo(topic string, heard func(topic string, payload []byte)) {
+	conn, err := net.Dial("tcp", n.server.MQTTAddress())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	client := paho.NewClient(paho.ClientConfig{Conn: conn, OnPublishReceived: []func(paho.PublishReceived) (bool, error){
+		func(p paho.PublishReceived) (bool, error) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			heard(p.Packet.Topic, p.Packet.Payload)
+			return true, nil
+		},
+	}})
+	if _, err := client.Connect(n.t.Context(), &paho.Connect{ClientID: "another", KeepAlive: 60, CleanStart: true}); err != nil {
+		n.t.Fatal(err)
+	}
+	if _, err := client.Subscribe(n.t.Context(), &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: topic, QoS: 1}}}); err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { client.Disconnect(&paho.Disconnect{}) })
 }

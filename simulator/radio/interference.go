@@ -12,8 +12,14 @@ const DefaultCapture = 6.0
 // interference is what is on the air beside a frame.
 type interference struct {
 	on      bool
-	capture float64 // dB
-	uplinks []Frame // that may still overlap with one
+	capture float64   // dB
+	uplinks []*uplink // on the air
+}
+
+// uplink is a frame on the air, and those that it has met there.
+type uplink struct {
+	Frame
+	met []*uplink
 }
 
 // Interfere makes frames disturb one another that overlap on one frequency and at one data rate. A frame is received
@@ -39,32 +45,34 @@ func (i *interference) survives(s, other Signal) bool {
 }
 
 // add takes note of an uplink that begins.
-func (i *interference) add(f Frame) {
+func (i *interference) add(f Frame) *uplink {
+	u := &uplink{Frame: f}
 	if !i.on {
-		return
+		return u
 	}
-	i.uplinks = slices.DeleteFunc(i.uplinks, func(old Frame) bool { return old.End.Add(keepBooked).Before(f.Start) })
-	i.uplinks = append(i.uplinks, f)
+	i.uplinks = slices.DeleteFunc(i.uplinks, func(old *uplink) bool { return !old.End.After(f.Start) })
+	for _, other := range i.uplinks {
+		if sameChannel(&f, &other.Frame) {
+			u.met, other.met = append(u.met, other), append(other.met, u)
+		}
+	}
+	i.uplinks = append(i.uplinks, u)
+	return u
 }
 
-// collides says whether another uplink destroys f, which ends now, at a gateway.
-func (m *Medium) collides(f Frame, g *Gateway, s Signal) bool {
-	for _, other := range m.air.uplinks {
-		if other.Key == f.Key && other.Start.Equal(f.Start) || !sameChannel(f, other) || !overlap(f.Start, f.End, other.Start, other.End) {
-			continue
-		}
-		if signal, _ := m.carryUp(other, g); !m.air.survives(s, signal) {
-			return true
-		}
-	}
-	return false
+// collides says whether another uplink destroys one, which ends now, at a gateway.
+func (m *Medium) collides(u *uplink, g *Gateway, s Signal) bool {
+	return slices.ContainsFunc(u.met, func(other *uplink) bool {
+		signal, _ := m.carryUp(other.Frame, g)
+		return !m.air.survives(s, signal)
+	})
 }
 
 // meet lets a frame that begins to arrive at a station meet those that are arriving there.
 func (i *interference) meet(a *arrival) {
 	for _, b := range a.station.arriving {
 		f, g := &a.flight.frame, &b.flight.frame
-		if !sameChannel(*f, *g) || !g.End.After(f.Start) {
+		if !sameChannel(f, g) || !g.End.After(f.Start) {
 			continue
 		}
 		if b.carried && !b.deaf && !b.disturbed && g.Start.Before(f.Start) {
@@ -75,7 +83,7 @@ func (i *interference) meet(a *arrival) {
 	}
 }
 
-func sameChannel(f, g Frame) bool { return f.Frequency == g.Frequency && f.DataRate == g.DataRate }
+func sameChannel(f, g *Frame) bool { return f.Frequency == g.Frequency && f.DataRate == g.DataRate }
 
 // foreign names a frame that is not for the station, for the sake of its power.
 func foreign(s *Station, f Frame) Key {

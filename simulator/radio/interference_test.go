@@ -247,7 +247,7 @@ func (g *group) LoseFrame(radio.Frame, bool) {}
 // TestDownlinksQueueAsMD1: frames of several sessions that arrive at random at one gateway wait for ρT/(2(1-ρ)) on
 // average, which is the queue M/D/1 (V16).
 func TestDownlinksQueueAsMD1(t *testing.T) {
-	const n, toa = 60000, 41216 * time.Microsecond
+	const n, toa = 15000, 41216 * time.Microsecond
 	for _, rho := range []float64{0.1, 0.5, 0.8} {
 		w := world.New(epoch)
 		m := radio.NewMedium(w, radio.EU868(), snr{})
@@ -275,6 +275,6 @@ func TestDownlinksQueueAsMD1(t *testing.T) {
 		}
 		want := rho / (2 * (1 - rho))
 		got := float64(waited) / float64(count) / float64(toa)
-		near(t, fmt.Sprintf("mean wait at load %v, in times on air", rho), got, want, 0.08*want)
+		near(t, fmt.Sprintf("mean wait at load %v, in times on air", rho), got, want, 0.12*want)
 	}
 }

@@ -149,13 +149,13 @@ func (s *Station) Transmit(f Frame) (time.Time, error) {
 	for _, a := range s.arriving {
 		a.deaf = true
 	}
-	s.m.air.add(f)
+	u := s.m.air.add(f)
 	s.m.world.At(f.End, "uplink", func() {
 		for _, g := range s.m.gateways {
 			if _, busy := g.busy(f.Start, f.End); busy {
 				continue
 			}
-			if signal, ok := s.m.carryUp(f, g); ok && g.hear != nil && !s.m.collides(f, g, signal) {
+			if signal, ok := s.m.carryUp(f, g); ok && g.hear != nil && !s.m.collides(u, g, signal) {
 				g.hear(f, signal)
 			}
 		}

@@ -1,0 +1,510 @@
+package run_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/brocaar/lorawan"
+
+	"github.com/sower-fuota/sower/airtime"
+	"github.com/sower-fuota/sower/engine/campaign"
+	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/plan"
+	"github.com/sower-fuota/sower/engine/run"
+	"github.com/sower-fuota/sower/engine/session"
+	"github.com/sower-fuota/sower/engine/store"
+	"github.com/sower-fuota/sower/fragmentation"
+	"github.com/sower-fuota/sower/integrations/chirpstack"
+	"github.com/sower-fuota/sower/simulator/fleet"
+	"github.com/sower-fuota/sower/simulator/fleet/model"
+	"github.com/sower-fuota/sower/simulator/networkserver"
+	"github.com/sower-fuota/sower/simulator/radio"
+	"github.com/sower-fuota/sower/simulator/world"
+)
+
+// processVariable tells the test binary to be an engine, and which.
+const processVariable = "SOWER_TEST_ENGINE"
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(processVariable); text != "" {
+		if err := engineProcess(text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// orders is what an engine process is told.
+type processOrders struct {
+	Database, Block, Server, Broker, Token, Application string
+}
+
+// processSpec is the campaign of the processes: two waves of two devices.
+func processSpec(block []byte, application string) (campaign.Spec, error) {
+	p, err := plan.Make(plan.Input{Block: block, Region: airtime.EU868, DataRate: 5, Devices: 2, Gateways: 1, Matrix: fragmentation.V2})
+	if err != nil {
+		return campaign.Spec{}, err
+	}
+	spec := campaign.Spec{ID: "kill", Application: application}
+	for wave := range 2 {
+		s := session.Spec{ID: fmt.Sprintf("kill-%d", wave), Application: application, Block: block, Target: newVersion, Plan: p,
+			Gateways: []network.EUI64{processGateway}, McAddr: uint32(0x01000000 + wave), McKey: network.Key{byte(wave + 1)},
+			Capabilities: network.Capabilities{ReportsSent: true}, Timing: session.Timing{UplinkInterval: 2 * time.Minute}}
+		for i := range 2 {
+			s.Devices = append(s.Devices, session.Target{EUI: processDevice(wave, i)})
+		}
+		spec.Waves = append(spec.Waves, campaign.Wave{Name: s.ID, Sessions: []session.Spec{s}})
+	}
+	return spec, nil
+}
+
+var processGateway = network.EUI64{0xaa, 7: 1}
+
+func processDevice(wave, i int) network.EUI64 {
+	return network.EUI64{0x70, 0xb3, 0xd5, 0x7e, 0xd0, 6: byte(wave), 7: byte(i + 1)}
+}
+
+// engineProcess is the main function of an engine: it works until its standard input ends.
+func engineProcess(text string) error {
+	var o processOrders
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		return err
+	}
+	block, err := os.ReadFile(o.Block)
+	if err != nil {
+		return err
+	}
+	spec, err := processSpec(block, o.Application)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	st, err := store.Open(ctx, o.Database, store.Options{})
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	nw, err := chirpstack.Dial(chirpstack.Config{Server: o.Server, Token: o.Token, Region: airtime.EU868, MQTT: "mqtt://" + o.Broker})
+	if err != nil {
+		return err
+	}
+	defer nw.Close()
+	clock := &pipeClock{answers: make(chan string), wakes: map[string]chan struct{}{}}
+	go clock.listen(cancel)
+	ended := sync.OnceFunc(func() { clock.say("ended") })
+	engine := run.New(run.Config{Network: nw, Clock: clock, Store: st, Progress: func(c *campaign.Campaign) {
+		if c.Ended() {
+			ended()
+		}
+	}})
+	done := make(chan error, 1)
+	go func() { done <- engine.Run(ctx) }()
+	var phase campaign.Phase
+	known := false
+	err = engine.View(ctx, func(cs []*campaign.Campaign) {
+		if known = len(cs) > 0; known {
+			phase = cs[0].Header().Phase
+		}
+	})
+	if err == nil && !known {
+		err = engine.Create(ctx, spec, run.CampaignFile{}, "ann")
+	}
+	if err == nil && phase == campaign.PhaseDraft {
+		err = engine.Command(ctx, "kill", campaign.Start{}, "bob")
+	}
+	clock.say("up")
+	if phase == campaign.PhaseEnded {
+		ended()
+	}
+	if e := <-done; !errors.Is(e, context.Canceled) {
+		return e
+	}
+	if errors.Is(err, run.ErrStopped) {
+		return nil
+	}
+	return err
+}
+
+// pipeClock is the clock of a world in another process, by lines on standard input and output.
+type pipeClock struct {
+	mu      sync.Mutex
+	answers chan string
+
+	wakeMu sync.Mutex
+	wakes  map[string]chan struct{}
+	next   int
+}
+
+// listen takes the lines of the other process until it closes the pipe.
+func (c *pipeClock) listen(cancel func()) {
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		if id, woken := strings.CutPrefix(in.Text(), "woken "); woken {
+			c.wakeMu.Lock()
+			if ch := c.wakes[id]; ch != nil {
+				close(ch)
+				delete(c.wakes, id)
+			}
+			c.wakeMu.Unlock()
+			continue
+		}
+		c.answers <- in.Text()
+	}
+	cancel()
+}
+
+// say sends a line.
+func (c *pipeClock) say(line string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fmt.Println(line)
+}
+
+func (c *pipeClock) ask(line string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fmt.Println(line)
+	return <-c.answers
+}
+
+func (c *pipeClock) Now() time.Time {
+	n, err := strconv.ParseInt(c.ask("now"), 10, 64)
+	if err != nil {
+		panic(err) // a mistake in this file
+	}
+	return time.Unix(0, n).UTC()
+}
+
+func (c *pipeClock) WakeAt(t time.Time) <-chan struct{} {
+	ch := make(chan struct{})
+	c.wakeMu.Lock()
+	c.next++
+	id := strconv.Itoa(c.next)
+	clear(c.wakes) // replaced
+	c.wakes[id] = ch
+	c.wakeMu.Unlock()
+	n := int64(0)
+	if !t.IsZero() {
+		n = t.UnixNano()
+	}
+	c.ask(fmt.Sprintf("wake %s %d", id, n))
+	return ch
+}
+
+// process is an engine in a process of its own, seen from the world.
+type process struct {
+	cmd   *exec.Cmd
+	in    io.WriteCloser
+	clock *world.Clock
+	up    chan struct{} // closed when it has restored its state and takes events
+	ended chan struct{} // closed when its campaign has ended
+	gone  chan struct{} // closed when it says nothing more
+	errs  bytes.Buffer
+}
+
+func startProcess(w *world.World, o processOrders) (*process, error) {
+	text, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{cmd: exec.Command(os.Args[0]), clock: w.NewClock("engine"), up: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), processVariable+"="+string(text))
+	p.cmd.Stderr = &p.errs
+	if p.in, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go p.listen(out)
+	return p, nil
+}
+
+// listen answers the process as the world's clock.
+func (p *process) listen(out io.Reader) {
+	defer close(p.gone)
+	var mu sync.Mutex // lines must not mix
+	say := func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(p.in, format+"\n", args...) // a process that was killed does not answer
+	}
+	replaced := make(chan struct{})
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		words := strings.Fields(lines.Text())
+		switch words[0] {
+		case "now":
+			say("%d", p.clock.Now().UnixNano())
+		case "wake":
+			close(replaced)
+			replaced = make(chan struct{})
+			n, _ := strconv.ParseInt(words[2], 10, 64)
+			var at time.Time
+			if n != 0 {
+				at = time.Unix(0, n)
+			}
+			ch, gone := p.clock.WakeAt(at), replaced
+			say("ok")
+			go func() {
+				select {
+				case <-ch:
+					say("woken %s", words[1])
+				case <-gone:
+				}
+			}()
+		case "up":
+			close(p.up)
+		case "ended":
+			close(p.ended)
+		}
+	}
+	close(replaced)
+}
+
+// TestKill kills a separate engine process at random instants of real time, while it works against a network server
+// over gRPC and MQTT in virtual time: 8 times, or at least 200 times with SOWER_PROOF=1.
+func TestKill(t *testing.T) {
+	kills := 8
+	if os.Getenv("SOWER_PROOF") != "" {
+		kills = 200
+	}
+	clean := runProcesses(t, 0, 1)
+	for seed := uint64(1); kills > 0; seed++ {
+		r := runProcesses(t, kills, seed)
+		if r.kills == 0 {
+			t.Fatal("the campaign ended before the first kill")
+		}
+		kills -= r.kills
+		if r.doubles+r.unknown > r.kills {
+			t.Errorf("%d fragments and %d unicast messages were queued twice by %d kills", r.doubles, r.unknown, r.kills)
+		}
+		if got, want := strings.Join(r.fragments, " "), strings.Join(clean.fragments, " "); got != want {
+			t.Errorf("fragments sent, by session:\n%s\nwithout kills\n%s", got, want)
+		}
+		same := "the same"
+		if strings.Join(r.log, "\n") != strings.Join(clean.log, "\n") {
+			same = "not line by line the same"
+		}
+		t.Logf("%d kills: %d fragments and %d unicast messages queued twice; the log of %d entries is %s as without kills (%d)",
+			r.kills, r.doubles, r.unknown, len(r.log), same, len(clean.log))
+	}
+}
+
+// processRun is what came of a campaign of processes.
+type processRun struct {
+	kills     int
+	fragments []string // session and number, in the order of their frame counters
+	doubles   int      // fragments that were sent twice
+	unknown   int      // unicast messages that the engine does not know
+	log       []string
+}
+
+func runProcesses(t *testing.T, kills int, seed uint64) processRun {
+	t.Helper()
+	dir := t.TempDir()
+	w := world.New(start)
+	w.StallAfter = 30 * time.Second
+	server, closeAll := processWorld(t, w)
+	defer closeAll()
+	o := processOrders{Database: filepath.Join(dir, "sower.db"), Block: filepath.Join(dir, "block"), Server: server.GRPCAddress(),
+		Broker: server.MQTTAddress(), Token: "token", Application: networkserver.UUID(1, "application")}
+	if err := os.WriteFile(o.Block, small, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var result processRun
+	var failure atomic.Pointer[string]
+	fail := func(format string, args ...any) {
+		text := fmt.Sprintf(format, args...)
+		failure.CompareAndSwap(nil, &text)
+	}
+	rng := rand.New(rand.NewPCG(seed, 7))
+	hold := w.Hold("start")
+	finished, broken := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(finished)
+		defer w.Stop()
+		for {
+			p, err := startProcess(w, o)
+			if err != nil {
+				fail("%v", err)
+				hold()
+				return
+			}
+			release := hold
+			stop := make(chan struct{})
+			go func() {
+				select {
+				case <-p.up:
+				case <-stop:
+				}
+				release()
+			}()
+			var kill <-chan time.Time
+			if result.kills < kills {
+				kill = time.After(time.Duration(rng.Int64N(int64(600 * time.Millisecond))))
+			}
+			select {
+			case <-kill:
+				hold = w.Hold("restart")
+				result.kills++
+				p.cmd.Process.Kill()
+			case <-p.ended:
+				hold = func() {}
+				calm := make(chan struct{})
+				w.After(time.Hour, "calm", func() { close(calm) })
+				select {
+				case <-calm:
+				case <-broken:
+				}
+				p.in.Close() // it stops
+			case <-p.gone:
+				hold = w.Hold("restart")
+			case <-broken:
+				hold = func() {}
+				p.cmd.Process.Kill()
+			}
+			<-p.gone
+			err = p.cmd.Wait()
+			close(stop)
+			p.clock.Close()
+			if p.errs.Len() > 0 {
+				fail("engine process: %s", p.errs.String())
+			}
+			if err == nil || failure.Load() != nil {
+				hold()
+				return
+			}
+		}
+	}()
+	err := w.Run(t.Context(), start.Add(100*time.Hour))
+	if err != nil && !errors.Is(err, world.ErrStopped) {
+		fail("world: %v", err)
+	}
+	close(broken)
+	<-finished
+	if text := failure.Load(); text != nil {
+		t.Fatal(*text)
+	}
+	return judgeProcesses(t, o.Database, result)
+}
+
+// judgeProcesses reads the log of a campaign.
+func judgeProcesses(t *testing.T, database string, r processRun) processRun {
+	t.Helper()
+	st, err := store.Open(t.Context(), database, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	log, err := st.Entries(t.Context(), "kill", nil, 0, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.VerifyAudit(t.Context()); err != nil {
+		t.Error(err)
+	}
+	known := map[network.MessageID]bool{}
+	counters, seen, prepared, updated := map[string]uint32{}, map[string]bool{}, map[string]int{}, 0
+	for _, en := range log {
+		switch {
+		case en.Kind == "send":
+			known[en.Message] = true
+		case en.Kind == "sent" && !known[en.Message]:
+			r.unknown++
+		case en.Kind == "broadcast":
+			if *en.FCnt != counters[en.Session] {
+				t.Errorf("session %s: frame counter %d, want %d", en.Session, *en.FCnt, counters[en.Session])
+			}
+			counters[en.Session]++
+			if en.N > 0 {
+				f := fmt.Sprintf("%s/%d", en.Session, en.N)
+				if seen[f] {
+					r.doubles++
+				}
+				seen[f] = true
+				r.fragments = append(r.fragments, f)
+			}
+		case en.Kind == "phase" && en.Text == "prepare":
+			if prepared[en.Session]++; prepared[en.Session] > 1 {
+				t.Errorf("session %s was started twice", en.Session)
+			}
+		case en.Kind == "stage" && en.Stage == session.StageUpdated.String():
+			updated++
+		}
+	}
+	if updated != 4 {
+		t.Errorf("%d of 4 devices were updated", updated)
+	}
+	r.log = tell(log)
+	return r
+}
+
+// processWorld has devices, radio and network server.
+func processWorld(t *testing.T, w *world.World) (*networkserver.Server, func()) {
+	t.Helper()
+	loss, err := radio.NewIndependent(1, 0.05, 0.05)
+	if err != nil {
+		t.Fatal(err)
+	}
+	medium := radio.NewMedium(w, radio.EU868(), loss)
+	devices, err := fleet.New(fleet.Config{World: w, Medium: medium, Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := networkserver.Config{World: w, Medium: medium, Seed: 1, Token: "token",
+		Tenant:       networkserver.Tenant{ID: networkserver.UUID(1, "tenant"), Name: "test"},
+		Applications: []networkserver.Application{{ID: networkserver.UUID(1, "application"), Name: "test"}},
+		Profiles:     []networkserver.DeviceProfile{{ID: networkserver.UUID(1, "profile"), Name: "test"}},
+		Gateways:     []networkserver.Gateway{{ID: lorawan.EUI64(processGateway), Name: "roof"}}}
+	for wave := range 2 {
+		for i := range 2 {
+			eui := processDevice(wave, i)
+			keys := networkserver.Keys{}
+			binary.BigEndian.PutUint64(keys.AppKey[:], uint64(wave*10+i+1))
+			binary.BigEndian.PutUint64(keys.GenAppKey[:], uint64(wave*10+i+101))
+			d, err := model.New(model.Config{RootKey: keys.GenAppKey, Seed: uint64(i + 1), Running: oldVersion, Next: newVersion,
+				Patch: time.Minute, Heartbeat: time.Minute})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := devices.Add(fleet.DeviceConfig{EUI: lorawan.EUI64(eui), AppKey: keys.AppKey, DataRate: 5, App: d,
+				PowerUp: time.Duration(wave*10+i) * time.Second}); err != nil {
+				t.Fatal(err)
+			}
+			cfg.Devices = append(cfg.Devices, networkserver.Device{EUI: lorawan.EUI64(eui), Name: eui.String(),
+				Application: cfg.Applications[0].ID, Profile: cfg.Profiles[0].ID, Keys: &keys})
+		}
+	}
+	server, err := networkserver.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server, func() {
+		server.Close()
+		devices.Close()
+	}
+}

@@ -1,0 +1,152 @@
+package session
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sower-fuota/sower/applayer"
+	"github.com/sower-fuota/sower/applayer/clocksync"
+	"github.com/sower-fuota/sower/applayer/datablock"
+	"github.com/sower-fuota/sower/applayer/diag"
+	"github.com/sower-fuota/sower/applayer/fwmgmt"
+	"github.com/sower-fuota/sower/applayer/mcsetup"
+	"github.com/sower-fuota/sower/engine/network"
+)
+
+// uplink takes what a device says.
+func (c *Session) uplink(i int, ev network.Event) {
+	d := &c.st.Devices[i]
+	if d.Stage == StageProving && ev.At.After(d.NewAt.Add(time.Second)) {
+		d.Further++
+	}
+	if ev.At.After(d.LastUp) {
+		d.LastUp = ev.At
+	}
+	if p := &d.Pending; p.Op != 0 && p.Delivered.IsZero() && ev.At.After(p.Queued) {
+		// Each uplink takes one message with it. Where the network reports what it sent, that is better
+		// evidence, but the report may be lost.
+		p.Uplinks++
+		if !c.spec.Capabilities.ReportsSent || p.Uplinks > 3 {
+			p.Delivered = ev.At
+		}
+	}
+	if ev.At.Before(d.Joined) {
+		return
+	}
+	if r := c.spec.Raw; r != nil && r.matches(ev.FPort, ev.Payload) && (d.FragAt.IsZero() || ev.At.After(d.FragAt)) {
+		c.proveRaw(i)
+	}
+	var err error
+	switch ev.FPort {
+	case applayer.FPortMcSetup:
+		var cmds []mcsetup.Command
+		cmds, err = mcsetup.Parse(c.ver, applayer.Uplink, ev.Payload)
+		for _, cmd := range cmds {
+			c.mcSetup(i, ev.At, cmd)
+		}
+	case applayer.FPortDataBlock:
+		var cmds []datablock.Command
+		cmds, err = datablock.Parse(c.ver, applayer.Uplink, ev.Payload)
+		for _, cmd := range cmds {
+			c.dataBlock(i, ev.At, cmd)
+		}
+	case applayer.FPortClockSync:
+		var cmds []clocksync.Command
+		cmds, err = clocksync.Parse(c.ver, applayer.Uplink, ev.Payload)
+		for _, cmd := range cmds {
+			if req, ok := cmd.(clocksync.AppTimeReq); ok {
+				c.appTime(i, ev.At, req)
+			}
+		}
+	case applayer.FPortFwMgmt:
+		var cmds []fwmgmt.Command
+		cmds, err = fwmgmt.Parse(applayer.V1, applayer.Uplink, ev.Payload)
+		for _, cmd := range cmds {
+			c.fwMgmt(i, ev.At, cmd)
+		}
+	case diag.FPort:
+		for b := ev.Payload; len(b) > 0 && err == nil; {
+			var r diag.Report
+			if r, b, err = diag.ParseReport(b); err == nil {
+				c.report(i, ev.At, r)
+			}
+		}
+	}
+	if err != nil {
+		c.emit(Record{What: "unreadable", Device: d.EUI, Stage: d.Stage, Text: err.Error()})
+	}
+	if d.Stage == StageProving {
+		c.proven(i)
+	}
+}
+
+// answered forgets the command under way if it is of that kind.
+func (d *Device) answered(kind Command) {
+	if d.Pending.Kind == kind {
+		d.Pending = Pending{}
+	}
+}
+
+// setUp moves a device to the first stage of the set-up that is not done.
+func (c *Session) setUp(i int) {
+	d := &c.st.Devices[i]
+	if d.Stage >= StagePrepared {
+		return
+	}
+	switch {
+	case d.Packages == 0 || d.VersionAt.IsZero() && !c.blind() || d.ClockAt.IsZero():
+		c.setStage(i, StageDiscover)
+	case !d.Group:
+		c.setStage(i, StageGroup)
+	case !d.Frag:
+		c.setStage(i, StageSession)
+	default:
+		c.setStage(i, StagePrepared)
+	}
+}
+
+// joined takes a join: the device has lost its groups and windows, and perhaps its session.
+func (c *Session) joined(i int, at time.Time) {
+	d := &c.st.Devices[i]
+	if !at.After(d.Joined) {
+		return
+	}
+	d.Joined = at
+	if at.After(d.LastUp) {
+		d.LastUp = at
+	}
+	if d.Stage == StageProving && at.After(d.NewAt) {
+		d.Further = 0
+		if d.Resets++; d.Resets > c.spec.Limits.Resets {
+			c.fail(i, diag.StepTrial, diag.CauseHealthRegressed, fmt.Sprintf("%d resets with the new version", d.Resets))
+		}
+	}
+	rebooted := d.Stage == StageReady && d.Pending.Kind == CmdReboot && !d.Pending.Delivered.IsZero()
+	d.Pending = Pending{}
+	if rebooted {
+		c.rebooting(i, at) // its answer was lost
+	}
+	if d.Stage > StageIncomplete {
+		return
+	}
+	d.Group, d.Window = false, 0
+	switch d.Stage {
+	case StageReceiving, StageIncomplete:
+		// A status answer will tell whether the fragments have survived.
+		c.setStage(i, StageReceiving)
+	case StageArmed:
+		c.setStage(i, StagePrepared)
+		fallthrough
+	default:
+		if d.Armed > 0 {
+			c.setStage(i, StageReceiving)
+			return
+		}
+		// No data has flowed, so the same set-up may be repeated.
+		d.Frag = false
+		if c.st.Phase == PhasePrepare {
+			c.setStage(i, StageDiscover)
+			c.setUp(i)
+		}
+	}
+}
