@@ -15,7 +15,7 @@ include firmware-stub/firmware.mk
 # build's identity.
 export CGO_CFLAGS := -O2 -g -DSOW_SOURCES=$(shell cat $(FW_LIB) $(FW_HEADERS) firmware-stub/ports/posix/*.c | cksum | cut -d' ' -f1)
 
-.PHONY: help setup build run test check fuzz proof generate clean
+.PHONY: help setup build run test check traps fuzz proof generate dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,8 +43,11 @@ test: firmware check ## everything that must hold, in minutes
 	@$(MAKE) -s -C firmware-stub/test/cppcheck
 	@$(MAKE) -s -C firmware-stub/test/core test fuzz
 	@$(GO) test ./...
-	@$(GO) test -race ./engine/... ./integrations/chirpstack ./simulator/world ./simulator/radio ./simulator/fleet ./simulator/networkserver
+	@$(GO) test -race ./engine/run ./engine/store ./engine/api ./integrations/chirpstack ./simulator/world ./simulator/radio ./simulator/fleet ./simulator/networkserver
 	@scripts/fuzz.sh 20s
+
+traps: ## switch every defence against a trap of ChirpStack off in turn: its test must fail
+	@$(GO) test -tags traps -run TestTraps -v ./engine/traps
 
 fuzz: ## every fuzz target for 20 s
 	@scripts/fuzz.sh 20s
@@ -53,6 +56,9 @@ proof: firmware check ## the long form of every proof: hours
 	@$(MAKE) -s -C firmware-stub/test/core proof fuzz-proof
 	@SOWER_PROOF=1 $(GO) test -timeout 4h -tags proof ./...
 	@scripts/fuzz.sh 10m
+
+dist: ## static programs for linux/amd64 and linux/arm64, with checksums, in build/dist
+	@scripts/dist.sh
 
 clean: ## remove what was built
 	@rm -rf bin build run

@@ -88,6 +88,13 @@ func (r result) reached(device network.EUI64, stage session.Stage) bool {
 	})
 }
 
+// rootKey and groupKey are easy to find where they do not belong.
+func rootKey(i int) lorawan.AES128Key {
+	return lorawan.AES128Key{0xa1, 0xb2, 0xc3, 0xd4, 0xe5, 0xf6, 0x17, 0x28, 0x39, byte(i), 1}
+}
+
+var groupKey = network.Key{0xa1, 0xb2, 0xc3, 0xd4, 0xe5, 0xf6, 0x17, 0x28, 0x39, 0xff, 2}
+
 // deafness keeps every frame from the first device for two hours.
 type deafness struct{ radio.Independent }
 
@@ -139,7 +146,7 @@ func (p *probe) campaign(o order) result {
 		Tenant:       networkserver.Tenant{ID: tenantID, Name: "tenant"},
 		Applications: []networkserver.Application{{ID: appID, Name: "meters"}},
 		Profiles:     []networkserver.DeviceProfile{{ID: profileID, Name: "meter"}}}
-	spec := session.Spec{ID: "1", Application: appID, Target: newVersion, McAddr: mcAddr, McKey: network.Key{9},
+	spec := session.Spec{ID: "1", Application: appID, Target: newVersion, McAddr: mcAddr, McKey: groupKey, FragIndex: 1, McGroupID: 2,
 		Timing: session.Timing{UplinkInterval: heartbeat + time.Minute}}
 	for i := range gateways {
 		cfg.Gateways = append(cfg.Gateways, networkserver.Gateway{ID: lorawan.EUI64(gatewayID(i)), Name: "roof"})
@@ -147,7 +154,7 @@ func (p *probe) campaign(o order) result {
 	}
 	var models []*model.Device
 	for i := range devices {
-		keys := networkserver.Keys{AppKey: lorawan.AES128Key{1, byte(i)}, GenAppKey: lorawan.AES128Key{2, byte(i), 1}}
+		keys := networkserver.Keys{AppKey: lorawan.AES128Key{1, byte(i)}, GenAppKey: rootKey(i)}
 		mc := model.Config{RootKey: keys.GenAppKey, Seed: 1, Running: oldVersion, Next: newVersion, Patch: time.Minute, Heartbeat: heartbeat}
 		if o.fault != nil {
 			mc.Fault = o.fault(i)

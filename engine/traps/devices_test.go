@@ -31,6 +31,8 @@ var deviceTraps = []trap{
 	{"1.3", "link metrics without start and end: Internal", "chirpstack.LinkHistory gives both", "", metricsRange},
 	{"1.3", "hourly link metrics are forgotten after two days", "chirpstack.LinkHistory by the day", "chirpstack metrics-by-day", oldMetrics},
 	{"1.3", "count_only is not honoured", "chirpstack.Queued counts items", "", countOnly},
+	{"1.3, 3.5", "a confirmed item is tried once and dropped", "chirpstack.Send is unconfirmed", "", confirmedItem},
+	{"1.3", "100 ms after an uplink its windows are given away", "an event is done when its answers are queued", "", answerInTime},
 	{"1.3", "unicast items are dropped when they are too big or expired", "EventDropped from log events", "chirpstack unicast-drops", unicastDropped},
 	{"1.3", "a unicast item that the gateway refuses stays", "DOWNLINK_GATEWAY is no drop", "chirpstack refusal-stays", unicastRefused},
 }
@@ -244,6 +246,63 @@ func unicastRefused(p *probe) error {
 	stop()
 	if sent := r.of(network.EventSent); len(sent) != 1 || sent[0].Message != id || len(r.of(network.EventDropped)) != 0 {
 		return errorf("sent %v, dropped %v, want message %s sent once", sent, r.of(network.EventDropped), id)
+	}
+	return nil
+}
+
+func confirmedItem(p *probe) error {
+	r := p.start(site{devices: 1})
+	client := api.NewDeviceServiceClient(r.raw)
+	var err error
+	if p.naive {
+		_, err = client.Enqueue(r.ctx, &api.EnqueueDeviceQueueItemRequest{QueueItem: &api.DeviceQueueItem{DevEui: eui(0).String(), FPort: 200, Data: []byte{1}, Confirmed: true}})
+	} else {
+		_, err = r.cs.Send(p.t.Context(), network.Message{Device: eui(0), FPort: 200, Payload: []byte{1}, Expires: epoch.Add(time.Hour)})
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	res, err := client.GetQueue(r.ctx, &api.GetDeviceQueueItemsRequest{DevEui: eui(0).String()})
+	if err != nil || len(res.Result) != 1 || res.Result[0].Confirmed {
+		return errorf("in the queue: %v, %v, want one unconfirmed item", res.GetResult(), err)
+	}
+	return nil
+}
+
+// answerInTime answers the first uplink, before or after it says that it is done with it.
+func answerInTime(p *probe) error {
+	r := p.start(site{devices: 1, beacons: 1})
+	ctx, cancel := context.WithCancel(p.t.Context())
+	events, err := r.cs.Events(ctx, appID)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var asked, sent time.Time
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		for ev := range events {
+			switch {
+			case ev.Kind == network.EventUplink && asked.IsZero():
+				asked = ev.At
+				if p.naive {
+					ev.Done()
+					<-time.After(100 * time.Millisecond) // as an engine that is busy with something else
+				}
+				if _, err := r.cs.Send(ctx, network.Message{Device: eui(0), FPort: 200, Payload: []byte{1}}); err != nil {
+					p.t.Error(err)
+				}
+			case ev.Kind == network.EventSent:
+				sent = ev.At
+			}
+			ev.Done()
+		}
+	}()
+	r.run(10 * time.Minute)
+	cancel()
+	<-finished
+	if late := sent.Sub(asked); sent.IsZero() || late > 2*time.Second {
+		return errorf("the answer was sent after %s, want in the windows of the uplink", late)
 	}
 	return nil
 }

@@ -42,10 +42,11 @@ var engineTraps = []trap{
 	{"4.2", "of two answers in one message the first is taken", "applayer, session take all", "", twoAnswers},
 	{"4.1", "answers are taken whatever group and session they are for", "session checks McGroupID and FragIndex", "", foreignAnswers},
 	{"4.3", "the start of the session is another one at each attempt", "session announces one start", "", oneStart},
-	{"5", "the descriptor is sent as zeros", "session.Spec.Descriptor", "", descriptor},
+	{"4.2, 5", "session index and descriptor are sent as zeros", "session.Spec", "", indexAndDescriptor},
+	{"4.2", "a margin of less than a second counts as none in the time-out", "plan.Make", "", shortMargin},
 	{"4.2", "more than 16383 fragments, or fragments of no size, are not refused", "plan.Make", "", tooManyFragments},
 	{"4.2", "commands pile up for a device that sleeps", "run and session: one at a time, with an expiry", "", sleeper},
-	{"4.2, 9.3", "groups and queues stay behind", "session closes its group", "", nothingLeft},
+	{"4.2", "groups and queues stay behind", "session closes its group", "", nothingLeft},
 	{"4.2", "decoded counts as updated", "session wants the running version", "", decodedIsNotUpdated},
 }
 
@@ -158,7 +159,7 @@ func threeGateways(p *probe) error {
 	sent := map[uint32]int{}
 	for _, f := range r.air.frames {
 		sent[counter(f)]++
-		if at := f.End.Sub(epoch); at > r.closed || f.End.After(r.progress.End) {
+		if at := f.End.Sub(epoch); at > r.closed || f.End.After(r.progress.End) || f.Start.Before(r.progress.Start.Add(time.Second)) {
 			return errorf("frame %d ended at %s, the window at %s, the group at %s", counter(f), at, r.progress.End.Sub(epoch), r.closed)
 		}
 	}
@@ -370,7 +371,7 @@ func twoAnswers(p *probe) error {
 func foreignAnswers(p *probe) error {
 	index := uint8(3)
 	if p.naive { // an engine that does not look at the index reads this
-		index = 0
+		index = 1
 	}
 	claim, err := datablock.AppendCommand(nil, applayer.V2, datablock.FragDataBlockReceivedReq{FragIndex: index})
 	if err != nil {
@@ -502,15 +503,18 @@ func oneStart(p *probe) error {
 	return nil
 }
 
-func descriptor(p *probe) error {
-	list, _ := commands(p, applayer.FPortDataBlock, 0x02, func(_ int, m *network.Message) { clear(m.Payload[7:11]) })
+func indexAndDescriptor(p *probe) error {
+	list, _ := commands(p, applayer.FPortDataBlock, 0x02, func(_ int, m *network.Message) {
+		m.Payload[1] &= 0x0f
+		clear(m.Payload[7:11])
+	})
 	for _, b := range list {
 		cmd, _, err := datablock.ParseCommand(applayer.V2, applayer.Downlink, b)
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		if d := cmd.(datablock.FragSessionSetupReq).Descriptor; d != [4]byte{0xde, 0x5c, 1, 2} {
-			return errorf("descriptor %x in a FragSessionSetupReq", d)
+		if req := cmd.(datablock.FragSessionSetupReq); req.Descriptor != [4]byte{0xde, 0x5c, 1, 2} || req.FragIndex != 1 || req.McGroupBitMask != 1<<2 {
+			return errorf("session %d, groups %04b and descriptor %x in a FragSessionSetupReq, want 1, 0100 and de5c0102", req.FragIndex, req.McGroupBitMask, req.Descriptor)
 		}
 	}
 	if len(list) < 4 {
@@ -536,6 +540,26 @@ func tooManyFragments(p *probe) error {
 	}
 	if err == nil && (pl.M > 16383 || pl.FragSize == 0) {
 		return errorf("%d fragments of %d bytes", pl.M, pl.FragSize)
+	}
+	return nil
+}
+
+// shortMargin plans for a server that spaces by 700 ms, as people do who find it slow.
+func shortMargin(p *probe) error {
+	b, err := block()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	pl, err := plan.Make(plan.Input{Block: b, Region: airtime.EU868, DataRate: mcDR, Devices: 4, Gateways: 3, Matrix: fragmentation.V2,
+		Spacing: 700 * time.Millisecond, Repeater: true})
+	if err != nil {
+		return err
+	}
+	if p.naive {
+		pl.TimeOut = 0 // the logarithm of no seconds
+	}
+	if needs := time.Duration(pl.M+pl.Parity) * pl.Pace; pl.Pace < 2100*time.Millisecond || time.Second<<pl.TimeOut < needs {
+		return errorf("a time-out of %s for %d frames, one each %s", time.Second<<pl.TimeOut, pl.M+pl.Parity, pl.Pace)
 	}
 	return nil
 }

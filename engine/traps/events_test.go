@@ -97,7 +97,7 @@ func diedInBetween(p *probe) error {
 			if ev.Kind == network.EventUplink {
 				select {
 				case died <- ev: // and never Done
-					<-time.After(50 * time.Millisecond) // for an acknowledgement to get out that should not
+					<-time.After(200 * time.Millisecond) // for an acknowledgement to get out that should not
 					cancel()
 					continue
 				default:
@@ -152,7 +152,7 @@ func hook(p *probe, timeout time.Duration) (post func(auth, body string) int, ev
 func goodAuth() string { return "Bearer " + strings.ReplaceAll(secret, " ", "-") }
 
 func webhookCommit(p *probe) error {
-	post, events := hook(p, 50*time.Millisecond)
+	post, events := hook(p, 200*time.Millisecond)
 	took := make(chan network.Event, 2)
 	go func() {
 		for ev := range events {

@@ -43,10 +43,11 @@ var groupTraps = []trap{
 	{"2.1, 5", "a gateway that is deleted leaves a group that sends nothing", "chirpstack.Broadcast looks at the pins", "chirpstack pins-checked", deletedGateway},
 	{"0.5, 2.2", "GPS_TIME hands frames over when their time has come", "chirpstack.OpenGroup asks for DELAY", "chirpstack delay-scheduling", gpsTime},
 	{"1.4", "Update replaces the frame counter", "chirpstack never calls Update", "", updateCounter},
-	{"1.4, 9.3", "names are not unique: a repeated Create makes a second group", "chirpstack.OpenGroup looks for the first", "chirpstack group-found", createdTwice},
+	{"1.4", "names are not unique: a repeated Create makes a second group", "chirpstack.OpenGroup looks for the first", "chirpstack group-found", createdTwice},
+	{"1.2", "a search finds what has the name in its name", "chirpstack.OpenGroup compares names", "chirpstack exact-name", nameInName},
 	{"1.4", "a group that is left over under the name has other settings", "chirpstack.OpenGroup compares", "chirpstack group-settings", otherSettings},
 	{"0.9, 1.1", "for the key of a tenant what is gone is Unauthenticated", "chirpstack.CloseGroup looks into the list", "chirpstack gone-is-closed", goneForTenant},
-	{"4.2, 9.3", "groups are left behind and go on sending", "chirpstack.Orphans, CloseOrphans", "", orphans},
+	{"4.2", "groups are left behind and go on sending", "chirpstack.Orphans, CloseOrphans", "", orphans},
 	{"1.2", "a list of groups by tenant shows those of all", "chirpstack.Orphans names the application", "", foreignGroups},
 	{"2.1", "concurrent Enqueue on SQLite: database is locked", "chirpstack.Broadcast, one at a time", "chirpstack enqueue-serial", concurrentEnqueue},
 	{"4, 5", "its own FUOTA ends sessions early, and never repairs", "the service is never called", "", neverOwnFUOTA},
@@ -185,6 +186,19 @@ func createdTwice(p *probe) error {
 	return nil
 }
 
+func nameInName(p *probe) error {
+	r := p.start(site{})
+	g := r.group(1)
+	g.Name, g.McAddr = "sower-10", 0x05060708
+	if _, err := r.cs.OpenGroup(p.t.Context(), g); err != nil {
+		return err
+	}
+	if _, err := r.cs.OpenGroup(p.t.Context(), r.group(1)); err != nil {
+		return errorf("sower-1 beside sower-10: %v", err)
+	}
+	return nil
+}
+
 func otherSettings(p *probe) error {
 	r := p.start(site{})
 	r.open(1)
@@ -282,7 +296,7 @@ func concurrentEnqueue(p *probe) error {
 			once.Do(func() { close(second) })
 		}
 		defer inside.Add(-1)
-		limit := time.NewTimer(100 * time.Millisecond)
+		limit := time.NewTimer(250 * time.Millisecond)
 		defer limit.Stop()
 		select { // the other call has this long to come in
 		case <-second:

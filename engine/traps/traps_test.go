@@ -15,7 +15,7 @@ import (
 
 // trap is one way of ChirpStack, and what stands against it.
 type trap struct {
-	section string // of the description that traps are numbered by
+	section string // see the package documentation
 	name    string // what ChirpStack does
 	defence string // where it is
 	// off names the defence as the package knows it: "chirpstack gateways-pinned". Empty: the defence is a choice,

@@ -10,8 +10,8 @@
 // paces, comes again.
 //
 // Not covered: GPS_TIME scheduling of class C, which hands frames over when their time has come; ChirpStack's own
-// FUOTA deployments; the counters and drops of unicast messages that devices with a join server of their own
-// encrypt end to end.
+// FUOTA deployments; payloads that a join server encrypts end to end; whether a frame that a gateway has accepted
+// was really on the air, which no gateway but Basics Station tells.
 package chirpstack
 
 import (

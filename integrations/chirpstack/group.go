@@ -147,7 +147,7 @@ func (n *Network) findGroup(ctx context.Context, want *api.MulticastGroup) (*api
 		return nil, err
 	}
 	for _, item := range groups {
-		if item.GetName() != want.GetName() || !defended("group-found") {
+		if item.GetName() != want.GetName() && defended("exact-name") || !defended("group-found") {
 			continue // the search is for a part of the name
 		}
 		res, err := get(ctx, n, "group "+want.GetName(), api.NewMulticastGroupServiceClient(n.conn).Get, &api.GetMulticastGroupRequest{Id: item.GetId()})

@@ -3,7 +3,6 @@ package chirpstack
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 
 	"github.com/sower-fuota/sower/engine/network"
@@ -99,11 +98,9 @@ func (s *inbox) done(id string, d *delivery) {
 	acks := d.acks
 	d.acks = nil
 	s.order = append(s.order, id)
-	if over := len(s.order) - remembered; over > 0 {
-		for _, old := range s.order[:over] {
-			delete(s.seen, old)
-		}
-		s.order = slices.Delete(s.order, 0, over)
+	if len(s.order) > remembered {
+		delete(s.seen, s.order[0])
+		s.order = s.order[1:]
 	}
 	s.mu.Unlock()
 	for _, ack := range acks {

@@ -189,6 +189,27 @@ func TestInboxIsBounded(t *testing.T) {
 	}
 }
 
+// BenchmarkInbox hands events over that are done at once, far beyond what is remembered.
+func BenchmarkInbox(b *testing.B) {
+	s := newInbox()
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		for ev := range s.out {
+			ev.Done()
+		}
+	}()
+	i := 0
+	for b.Loop() {
+		i++
+		if err := s.deliver(b.Context(), network.Event{ID: time.Duration(i).String()}, func() {}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	s.close()
+	<-finished
+}
+
 func FuzzWebhook(f *testing.F) {
 	f.Add("up", []byte(`{"deduplicationId":"d",`+info+`,"fPort":200,"data":"AgA="}`))
 	f.Add("join", []byte(`{"deduplicationId":"d",`+info+`}`))

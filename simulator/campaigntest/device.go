@@ -83,6 +83,7 @@ type Device struct {
 
 	// For assertions.
 	Uplinks       int
+	Steady        int  // since it last joined
 	StatusAnswers int  // sent
 	CompleteFrame int  // multicast frame with which the block was complete, counted from 1 over all groups
 	Corrupt       bool // reassembled something else than Block
@@ -116,6 +117,7 @@ func (d *Device) boot() {
 
 // rejoin loses groups and windows; the fragments are in flash.
 func (d *Device) rejoin() []network.Event {
+	d.Steady = 0
 	d.hasGroup, d.winStart, d.winEnd, d.queue = false, time.Time{}, time.Time{}, nil
 	return []network.Event{{ID: d.net.id(), Kind: network.EventJoin, Device: d.EUI, At: d.net.World.Now(), Done: func() {}}}
 }
@@ -138,6 +140,7 @@ func (d *Device) send(port uint8, payload []byte) []network.Event {
 		return nil
 	}
 	d.Uplinks++
+	d.Steady++
 	if d.rng.Float64() < d.LossUp {
 		return nil
 	}
