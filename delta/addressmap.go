@@ -21,10 +21,6 @@ const (
 	fromLearned        // learned before
 )
 
-const (
-	minNear = 8 // shortest segment that says where its neighbourhood went
-)
-
 // contains says whether segment i has a source in the old image that contains offset t.
 func (m *addressMap) contains(i, t int) bool {
 	s := &m.segs[i]

@@ -11,7 +11,7 @@ const (
 	classBL1                // BL, B.W, B<c>.W
 	classBL2
 	classLDR  // LDR literal
-	classB    // B, B<c>, CBZ
+	classB    // B, B<c>
 	classPtr0 // pointer in a literal pool
 	classPtr1
 	classPool0 // other word of a literal pool
@@ -49,9 +49,9 @@ const (
 
 // Options bits of a profile with a model.
 const (
-	optionWindow   = 0x07 // scan window: 0 none, else 512<<w bytes in each direction
+	optionWindow   = 0x07 // scan window: 0 none, else 128<<w bytes in each direction
 	optionThumb    = 0x08 // Thumb machine code, little endian
-	optionCapacity = 0x70 // place of the segment map: 0 in flash scratch, else mapCapacity in memory
+	optionCapacity = 0x70 // place of the segment map: 0 in flash scratch, else in memory, mapStep segments for each
 	capacityShift  = 4
 )
 
@@ -307,7 +307,8 @@ func (c *codec) note(cl class, before uint64, miss bool) {
 func (c *codec) follow(n int, v uint32, pool bool) {
 	prev := c.last[0]
 	if c.lesson.at == n {
-		if became := c.am.base + uint32(n+2) + uint32(branchOffset(prev, v)); became != c.lesson.value && (isBL(prev, v) || isBW(prev, v)) {
+		became := c.am.base + uint32(n+2) + uint32(branchOffset(prev, v))
+		if became != c.lesson.value && (isBL(prev, v) || isBW(prev, v)) {
 			c.am.learn(c.lesson.key, became)
 		}
 	}

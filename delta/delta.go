@@ -122,13 +122,16 @@ func Encode(old, new []byte, o Options) (Params, []byte, error) {
 			image = new
 		}
 		base, votes := guessLinkBase(image)
-		if o.LinkBase != nil {
+		switch {
+		case o.LinkBase != nil:
 			base = *o.LinkBase
+		case votes < minVotes:
+			base = 0
 		}
 		if o.Arch == ArchNone || o.Arch == ArchAuto && votes < sureVotes {
 			tries = append(tries, p)
 		}
-		if o.Arch == ArchThumb || o.Arch == ArchAuto && votes >= minVotes {
+		if o.Arch != ArchNone {
 			p.Options, p.LinkBase = optionThumb, base
 			tries = append(tries, p)
 		}
@@ -198,7 +201,7 @@ func decode(p Params, old, stream []byte, t *trace) (*codec, error) {
 	return c, nil
 }
 
-// How many pointers to functions make an image perhaps, and surely, Thumb code.
+// How many pointers to functions make a link base, and Thumb code, sure.
 const (
 	minVotes  = 4
 	sureVotes = 40

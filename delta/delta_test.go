@@ -122,7 +122,7 @@ func TestLargeImages(t *testing.T) {
 		old[i] = byte(r.Uint32())
 	}
 	new := append(bytes.Clone(old[500000:]), old[:500001]...)
-	p, stream, err := Encode(old, new, Options{})
+	p, stream, err := Encode(old, new, Options{Arch: ArchNone})
 	if err != nil {
 		t.Fatal(err)
 	}

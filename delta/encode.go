@@ -23,9 +23,6 @@ const defaultWindow = 4
 // work memory on a 32-bit device. A test compares it with the compiled decoder.
 var profileRAM = [...]uint32{profileStored: 256, profile5: 5120, profile8: 6144, profile16: 7936}
 
-// Segment costs in 1/16 bit: the first, or, as long as the map is too small, the next.
-var segmentCosts = []int{560, 700, 900, 1400, 2200, 3600, 6000, 10000, 20000, 100000}
-
 // layout is a way to use the device's memory.
 type layout struct {
 	profile uint8
@@ -140,30 +137,50 @@ func (s *search) arch(p Params, layouts []layout) error {
 	}
 	a := newAligner(s.old, s.new, p.LinkBase, thumb, !thumb || len(s.old) == 0)
 	for _, l := range layouts {
-		for _, change := range segmentCosts {
-			segs := a.align(literal, change)
-			s.step()
-			if len(segs) > l.limit {
-				continue
-			}
-			p.Profile, p.RAMBytes = l.profile, l.ram
-			p.Options = p.Options&optionThumb | l.mapCode
-			p.ScratchBytes = 0
-			if l.mapCode == 0 {
-				p.ScratchBytes = uint32(len(segs)*mapEntry+63) &^ 63
-			}
-			fits, err := s.try(p, segs)
-			if err != nil {
-				return err
-			}
-			s.step()
-			if fits && l.mapCode == 0 {
-				return nil // a smaller profile would not be better
-			}
-			break
+		segs := a.fit(literal, l.limit)
+		s.step()
+		p.Profile, p.RAMBytes = l.profile, l.ram
+		p.Options = p.Options&optionThumb | l.mapCode
+		p.ScratchBytes = 0
+		if l.mapCode == 0 {
+			p.ScratchBytes = uint32(len(segs)*mapEntry+63) &^ 63
+		}
+		fits, err := s.try(p, segs)
+		if err != nil {
+			return err
+		}
+		s.step()
+		if fits && l.mapCode == 0 {
+			return nil // a smaller profile would not be better
 		}
 	}
 	return nil
+}
+
+// segmentCost is what a segment costs in 1/16 bit.
+const segmentCost = 560
+
+// fit returns the best alignment that has at most limit segments.
+func (a *aligner) fit(literal []int32, limit int) []segment {
+	segs := a.align(literal, segmentCost)
+	low, high := segmentCost, segmentCost
+	var best []segment
+	for len(segs) > limit && high < 1<<20 { // dearer segments are fewer
+		low, high = high, high*2
+		segs = a.align(literal, high)
+	}
+	if len(segs) <= limit {
+		best = segs
+	}
+	for high-low > low/16 {
+		middle := (low + high) / 2
+		if segs = a.align(literal, middle); len(segs) <= limit {
+			best, high = segs, middle
+		} else {
+			low = middle
+		}
+	}
+	return best
 }
 
 // work returns what the run that has just ended would have cost a device.

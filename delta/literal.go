@@ -9,13 +9,12 @@ import "math/bits"
 // of earlier mispredictions.
 
 const (
+	matchMax    = 3     // halfwords compared before a candidate
+	scanBlock   = 128   // bytes of one direction before the next is looked at
+	candidates  = 64    // positions found by a scan for the first byte
+	followers   = 32    // positions found by a scan for the second byte
+	likeLimit   = 32    // journal entries that vote
 	guessLikely = 40960 // probability that a guess is right, at first
-	matchMax    = 3
-	scanBlock   = 128
-	likeLimit   = 32 // journal entries that vote
-	candidates  = 64 // positions found by a scan for the first byte
-	followers   = 32 // positions found by a scan for the second byte
-	orderKinds  = 4  // contexts of the order-0 histories
 )
 
 // Inputs of the mixer.
@@ -24,13 +23,12 @@ const (
 	inHalf            // what followed the previous halfwords, by how many are the same
 	inFollower        // second byte: what followed the first byte
 	inJournal         // how the same class of halfword deviated from a like prediction
-	inOrder0          // which bytes are frequent
-	inDelta           // the prediction plus the last deviation of its class
+	inGuess           // the prediction plus the last deviation of its class
 	inNear            // the prediction plus the deviation of the nearest prediction
+	inOrder0          // which bytes are frequent
 	inBias
 	numInputs
-	numVotes = inOrder0 // inputs that candidates vote for, each with 64 cells
-
+	numVotes = inGuess // inputs that candidates vote for, each with 64 cells
 )
 
 // candidate is a halfword that votes on the one being coded.
@@ -224,7 +222,7 @@ type byteModel struct {
 	node   uint32 // 1 and the bits coded so far
 }
 
-// level is the bit length of a count less one, plus one: 0, 1, 2, 3 and 4, 5 to 8, ..., 33 and more.
+// level folds a number of votes: 0, 1, 2, 3 and 4, 5 to 8, 9 to 16, 17 to 32, 33 and more.
 func level(n uint32) int {
 	if n == 0 {
 		return 0
@@ -236,34 +234,14 @@ func level(n uint32) int {
 func (l *literalModel) code(rc *coder, v uint32, pos int, b *byteModel) {
 	var (
 		in   = l.mix.in
-		used [numInputs - 1]*cell
-		flip [numInputs - 1]int
+		used [inOrder0]*cell // of the inputs, nil for those that are 0
+		flip [inOrder0]int   // 1 if the cell is the probability of a zero
+		node = 1
 	)
 	ctx := (b2i(b.class.isData())*2+b2i(b.second))*2 + pos
 	order0 := l.order0[ctx<<8&(len(l.order0)-1):]
-	node := 1
 	for i := 8*pos + 7; i >= 8*pos; i-- {
-		// Candidates that disagree with the bits so far leave; the nearer of the others count more.
-		var votes [2][numVotes]uint32
-		l.work.Folded += uint64(len(l.list))
-		w := 0
-		for _, e := range l.list {
-			if (uint32(e.value)|1<<16)>>(i+1) != b.node {
-				continue
-			}
-			n := uint32(1)
-			if w < 2 {
-				n = 4
-			} else if w < 8 {
-				n = 2
-			}
-			bit := e.value >> i & 1
-			votes[bit][e.input] += n
-			votes[bit][inHalf] += n * uint32(e.match)
-			l.list[w] = e
-			w++
-		}
-		l.list = l.list[:w]
+		votes := l.vote(i, b.node)
 		for k := range numVotes {
 			n0, n1 := level(votes[0][k]), level(votes[1][k])
 			in[k], used[k] = 0, nil
@@ -272,18 +250,18 @@ func (l *literalModel) code(rc *coder, v uint32, pos int, b *byteModel) {
 				in[k] = stretch(uint16(*used[k]))
 			}
 		}
-		in[inOrder0] = stretch(uint16(order0[node])<<8 | 128)
-		for k, g := range b.guess {
-			in[inDelta+k], used[inDelta+k] = 0, nil
-			if b.have && (uint32(g)|1<<16)>>(i+1) == b.node {
-				c := &l.guesses[pos*2+k]
-				used[inDelta+k], flip[inDelta+k] = c, 1-int(g>>i&1)
-				in[inDelta+k] = stretch(uint16(*c))
-				if g>>i&1 == 0 {
-					in[inDelta+k] = -in[inDelta+k]
+		for g, guess := range b.guess {
+			k := inGuess + g
+			in[k], used[k] = 0, nil
+			if b.have && (uint32(guess)|1<<16)>>(i+1) == b.node {
+				used[k], flip[k] = &l.guesses[pos*2+g], 1-int(guess>>i&1)
+				in[k] = stretch(uint16(*used[k]))
+				if flip[k] != 0 {
+					in[k] = -in[k]
 				}
 			}
 		}
+		in[inOrder0] = stretch(uint16(order0[node])<<8 | 128)
 		in[inBias] = 64
 		set := ctx*4 + b2i(b.have)*2 + b2i(used[inHalf] != nil)
 		bit := rc.bit(int(v>>i&1), min(max(l.mix.mix(set), 16), 65520))
@@ -301,4 +279,30 @@ func (l *literalModel) code(rc *coder, v uint32, pos int, b *byteModel) {
 		node = node<<1 | bit
 		b.node = b.node<<1 | uint32(bit)
 	}
+}
+
+// vote drops the candidates that disagree with the bits so far, node, and returns the votes of the
+// others on bit i, by bit and input. The nearer count more.
+func (l *literalModel) vote(i int, node uint32) (votes [2][numVotes]uint32) {
+	l.work.Folded += uint64(len(l.list))
+	n := 0
+	for _, e := range l.list {
+		if (uint32(e.value)|1<<16)>>(i+1) != node {
+			continue
+		}
+		weight := uint32(1)
+		switch {
+		case n < 2:
+			weight = 4
+		case n < 8:
+			weight = 2
+		}
+		bit := e.value >> i & 1
+		votes[bit][e.input] += weight
+		votes[bit][inHalf] += weight * uint32(e.match)
+		l.list[n] = e
+		n++
+	}
+	l.list = l.list[:n]
+	return votes
 }

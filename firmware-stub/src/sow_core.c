@@ -127,12 +127,13 @@ static int config_ok(const struct sow_config *cfg)
 {
     const struct sow_port *p = cfg->port;
     const struct sow_map *m = cfg->map;
-    const struct sow_region *const regions[] = {&m->slot_a, &m->slot_b, &m->download, &m->journal, &m->boot, &m->scratch};
+    const struct sow_region *r = &m->slot_a, *end = &m->scratch; /* the map is six of them in a row */
 
+    (void)sizeof(char[sizeof *m == 6 * sizeof *r ? 1 : -1]);
     if (!power_of_two(p->granule, 1, 16) || !power_of_two(p->page, 128, 8192))
         return 0;
-    for (uint32_t i = 0; i < sizeof regions / sizeof *regions; i++)
-        if (regions[i]->size == 0 || ((regions[i]->addr | regions[i]->size) & (p->page - 1)) != 0)
+    for (; r <= end; r++)
+        if (r->size == 0 || ((r->addr | r->size) & (p->page - 1)) != 0)
             return 0;
     return m->slot_a.size == m->slot_b.size && two_areas(p, &m->journal, SOW_CORE_JOURNAL) &&
            two_areas(p, &m->boot, SOW_CORE_BOOT);

@@ -138,7 +138,11 @@ static int compress_row(struct sow_core *c)
                 return -SOW_CAUSE_FLASH_DECAY;
             continue;
         }
-        sow_bit_put(row, k++, bit);
+        if (bit)
+            sow_bit_set(row, k);
+        else
+            sow_bit_clear(row, k);
+        k++;
     }
     while ((k & 7u) != 0)
         sow_bit_clear(row, k++);

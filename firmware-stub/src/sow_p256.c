@@ -20,14 +20,10 @@ static const num field = {0xffffffff, 0xffffffff, 0xffffffff, 0, 0, 0, 1, 0xffff
 static const num order = {0xfc632551, 0xf3b9cac2, 0xa7179e84, 0xbce6faad, 0xffffffff, 0xffffffff, 0, 0xffffffff};
 #define ORDER_NEG_INV 0xee00bc4fu
 
-/* Affine and never infinity; Montgomery form, as all field elements below. */
-struct affine {
-    num x, y;
-};
-
-static const struct affine generator = {
-    {0x18a9143c, 0x79e730d4, 0x5fedb601, 0x75ba95fc, 0x77622510, 0x79fb732b, 0xa53755c6, 0x18905f76},
-    {0xce95560a, 0xddf25357, 0xba19e45c, 0x8b4ab8e4, 0xdd21f325, 0xd2e88688, 0x25885d85, 0x8571ff18},
+/* A point is its affine x and y one after the other, never infinity; Montgomery form, as all field elements below. */
+static const uint32_t generator[2 * LIMBS] = {
+    0x18a9143c, 0x79e730d4, 0x5fedb601, 0x75ba95fc, 0x77622510, 0x79fb732b, 0xa53755c6, 0x18905f76,
+    0xce95560a, 0xddf25357, 0xba19e45c, 0x8b4ab8e4, 0xdd21f325, 0xd2e88688, 0x25885d85, 0x8571ff18,
 };
 
 static void load(num r, const uint8_t *bytes)
@@ -215,7 +211,7 @@ static const uint16_t convert[] = {
     MUL(QX, QX, T), MUL(QY, QY, T),
     MUL(T, QX, QX), MUL(T, T, QX), MUL(R, QY, QY), SUB(R, R, T), ADD(R, R, QX), ADD(R, R, QX), ADD(R, R, QX), END,
 };
-static const uint16_t *const coefficient = convert + 2;
+#define COEFFICIENT (convert + 2)
 
 /* Infinity stays infinity; no point of this curve has y = 0. */
 static const uint16_t twice[] = {
@@ -227,15 +223,15 @@ static const uint16_t twice[] = {
     MUL(PX, R, R), SUB(PX, PX, H), SUB(PX, PX, H), SUB(H, H, PX), MUL(PY, R, H), SUB(PY, PY, T), END,
 };
 
-/* h and r, how far q is from the sum; both are zero when it is the sum. */
+/* r and h, which lie side by side: how far q is from the sum; both are zero when it is the sum. */
 static const uint16_t compare[] = {
     MUL(R, PZ, PZ), MUL(H, R, QX), SUB(H, H, PX), MUL(R, R, PZ), MUL(R, R, QY), SUB(R, R, PY), END,
 };
 
 /* The sum of a point and its negative needs no case: h, and with it z, is zero. */
 static const uint16_t plus[] = {
-    MUL(PZ, PZ, H), MUL(T, H, H), MUL(H, H, T), MUL(T, T, PX), MUL(PX, R, R), SUB(PX, PX, H), SUB(PX, PX, T), SUB(PX, PX, T),
-    SUB(T, T, PX), MUL(T, T, R), MUL(H, H, PY), SUB(PY, T, H), END,
+    MUL(PZ, PZ, H), MUL(T, H, H), MUL(H, H, T), MUL(T, T, PX), MUL(PX, R, R), SUB(PX, PX, H),
+    SUB(PX, PX, T), SUB(PX, PX, T), SUB(T, T, PX), MUL(T, T, R), MUL(H, H, PY), SUB(PY, T, H), END,
 };
 
 /* z = z^2 in Montgomery form twice over, qx being the factor. */
@@ -250,11 +246,11 @@ static int is_zero(const uint32_t *a, int limbs)
 }
 
 /* Add q to the sum. Whoever chooses the key and the signature can make this hit every special case. */
-static void point_add(num *reg, const struct affine *q)
+static void point_add(num *reg, const uint32_t *q)
 {
-    memcpy(reg[QX], q, sizeof *q);
+    memcpy(reg[QX], q, 2 * sizeof(num));
     if (is_zero(reg[PZ], LIMBS)) {
-        memcpy(reg[PX], q, sizeof *q);
+        memcpy(reg[PX], q, 2 * sizeof(num));
         one(reg[PZ], field);
         return;
     }
@@ -278,7 +274,7 @@ int sow_p256_verify_idle(const uint8_t pub[64], const uint8_t hash[32], const ui
                          const struct sow_p256_idle *watchdog)
 {
     num reg[REGS], u1, u2;
-    struct affine q;
+    uint32_t q[2 * LIMBS];
 
     load(reg[QX], pub);
     load(reg[QY], pub + 32);
@@ -287,10 +283,10 @@ int sow_p256_verify_idle(const uint8_t pub[64], const uint8_t hash[32], const ui
     }
     montgomery_factor(reg[T], field);
     run(reg, convert);
-    memcpy(&q, reg[QX], sizeof q);
+    memcpy(q, reg[QX], sizeof q);
     memcpy(reg[H], reg[R], sizeof reg[H]);
-    memcpy(reg[QX], &generator, sizeof generator);
-    run(reg, coefficient);
+    memcpy(reg[QX], generator, sizeof generator);
+    run(reg, COEFFICIENT);
     if (memcmp(reg[H], reg[R], sizeof reg[H]) != 0) {
         return SOW_P256_BAD_KEY;
     }
@@ -314,10 +310,10 @@ int sow_p256_verify_idle(const uint8_t pub[64], const uint8_t hash[32], const ui
         }
         run(reg, twice);
         if (bit(u1, i)) {
-            point_add(reg, &generator);
+            point_add(reg, generator);
         }
         if (bit(u2, i)) {
-            point_add(reg, &q);
+            point_add(reg, q);
         }
     }
     if (is_zero(reg[PZ], LIMBS)) {

@@ -16,10 +16,4 @@ static inline void sow_bit_set(uint8_t *b, uint32_t i) { b[i >> 3] = (uint8_t)(b
 
 static inline void sow_bit_clear(uint8_t *b, uint32_t i) { b[i >> 3] = (uint8_t)(b[i >> 3] & ~(1u << (i & 7u))); }
 
-static inline void sow_bit_put(uint8_t *b, uint32_t i, int bit)
-{
-    sow_bit_clear(b, i);
-    b[i >> 3] = (uint8_t)(b[i >> 3] | (uint32_t)bit << (i & 7u));
-}
-
 #endif

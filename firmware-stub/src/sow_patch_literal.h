@@ -4,8 +4,6 @@
 
 #include "sow_patch_predict.h"
 
-// ---- literals
-
 // The byte that is coded first in the high byte.
 static uint32_t swap(const struct state *s, uint32_t v)
 {
@@ -20,15 +18,11 @@ static void add(struct state *s, uint32_t candidate)
 // Make a candidate of the halfword at b, at offset j of its image.
 static void note(struct state *s, const uint8_t *b, int32_t j, int first)
 {
-    uint32_t c = CANDIDATE(swap(s, pair(b)), IN_FOLLOWER);
     int32_t m = 0;
 
-    if (first) {
-        c = c ^ CANDIDATE(0, IN_FOLLOWER) ^ CANDIDATE(0, IN_BYTE);
-        while (m < MATCH_MAX && j >= 2 * m + 2 && pair(b - 2 * m - 2) == s->last[m])
-            m++;
-    }
-    add(s, c | (uint32_t)m << MATCH_SHIFT);
+    while (first && m < MATCH_MAX && j >= 2 * m + 2 && pair(b - 2 * m - 2) == s->last[m])
+        m++;
+    add(s, CANDIDATE(swap(s, pair(b)), first ? IN_BYTE : IN_FOLLOWER) | (uint32_t)m << MATCH_SHIFT);
 }
 
 // Make candidates of halfwords near new offset n and the source: with first, of those that follow
@@ -97,9 +91,14 @@ static void remember(struct state *s, uint32_t pred)
         return;
     s->guess[0] = s->guess[1] = 1u << 16 | ((pred + s->delta[s->pred.cls]) & 0xffff);
     for (i = s->journal_n; i > 0; i--) {
-        const struct misprediction *e = &s->journal[k > 0 ? --k : (k = s->journal_n - 1u)];
-        uint32_t p = e->pred, v = e->value, d, a;
+        const struct misprediction *e;
+        uint32_t p, v, d, a;
 
+        if (k == 0)
+            k = s->journal_n;
+        e = &s->journal[--k];
+        p = e->pred;
+        v = e->value;
         if (e->cls != s->pred.cls)
             continue;
         d = p > pred ? p - pred : pred - p;

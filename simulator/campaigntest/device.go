@@ -67,6 +67,7 @@ type Device struct {
 	winEnd     time.Time
 	winFreq    uint32
 	winDR      uint8
+	winClass   network.Class
 	token      uint8
 	began      time.Time
 	session    *datablock.FragSessionSetupReq
@@ -174,7 +175,7 @@ func (d *Device) hears(g network.Group) bool {
 	if d.Silent || d.gone || !d.hasGroup || d.addr != g.McAddr || now.Before(d.winStart) || !now.Before(d.winEnd) {
 		return false
 	}
-	return d.winFreq == g.Frequency && int(d.winDR) == g.DataRate && mcsetup.McAppSKey(d.mcKey, d.addr) == [16]byte(g.AppSKey)
+	return d.winClass == g.Class && d.winFreq == g.Frequency && int(d.winDR) == g.DataRate && mcsetup.McAppSKey(d.mcKey, d.addr) == [16]byte(g.AppSKey)
 }
 
 // downlink takes a message; group is -1 for unicast.
@@ -227,28 +228,39 @@ func (d *Device) mcSetup(cmd mcsetup.Command) mcsetup.Command {
 		d.mcKey = mcsetup.DecryptMcKey(mcsetup.McKEKey(root), cmd.McKeyEncrypted)
 		d.hasGroup, d.groupID, d.addr = true, cmd.McGroupID, cmd.McAddr
 		return mcsetup.McGroupSetupAns{McGroupID: cmd.McGroupID}
-	case mcsetup.McClassCSessionReq:
-		ans := mcsetup.McClassCSessionAns{McGroupID: cmd.McGroupID}
-		start := airtime.FromGPSSeconds(cmd.SessionTime, d.now())
-		switch {
-		case !d.hasGroup:
-			ans.McGroupUndefined = true
-		case start.Before(d.now()):
-			ans.StartMissed = true
-		case start.Sub(d.now()) > 1<<24*time.Second:
-			ans.TimeToStart = mcsetup.TimeToStartUnknown
-		default:
-			d.winStart, d.winEnd = start.Add(-d.Clock), start.Add(-d.Clock).Add(cmd.MaxDuration())
-			d.winFreq, d.winDR = cmd.DLFreq, cmd.DR
-			ans.TimeToStart = cmd.SessionTime - d.gps()
+	case mcsetup.McClassBSessionReq:
+		c := mcsetup.McClassCSessionReq{McGroupID: cmd.McGroupID, SessionTime: cmd.SessionTime, DLFreq: cmd.DLFreq, DR: cmd.DR}
+		if cmd.SessionTime%128 != 0 {
+			return mcsetup.McClassBSessionAns{McGroupID: cmd.McGroupID, OtherErrors: 1} // no beacon period begins then
 		}
-		return ans
+		return mcsetup.McClassBSessionAns(d.window(c, cmd.MaxDuration(), network.ClassB))
+	case mcsetup.McClassCSessionReq:
+		return d.window(cmd, cmd.MaxDuration(), network.ClassC)
 	case mcsetup.McGroupDeleteReq:
 		undefined := !d.hasGroup
 		d.hasGroup = false
 		return mcsetup.McGroupDeleteAns{McGroupID: cmd.McGroupID, McGroupUndefined: undefined}
 	}
 	return nil
+}
+
+// window takes a session of class B or C.
+func (d *Device) window(cmd mcsetup.McClassCSessionReq, lasts time.Duration, class network.Class) mcsetup.McClassCSessionAns {
+	ans := mcsetup.McClassCSessionAns{McGroupID: cmd.McGroupID}
+	start := airtime.FromGPSSeconds(cmd.SessionTime, d.now())
+	switch {
+	case !d.hasGroup:
+		ans.McGroupUndefined = true
+	case start.Before(d.now()):
+		ans.StartMissed = true
+	case start.Sub(d.now()) > 1<<24*time.Second:
+		ans.TimeToStart = mcsetup.TimeToStartUnknown
+	default:
+		d.winStart, d.winEnd = start.Add(-d.Clock), start.Add(-d.Clock).Add(lasts)
+		d.winFreq, d.winDR, d.winClass = cmd.DLFreq, cmd.DR, class
+		ans.TimeToStart = cmd.SessionTime - d.gps()
+	}
+	return ans
 }
 
 func (d *Device) dataBlock(cmd datablock.Command, group int) {

@@ -2,8 +2,9 @@
 // the state machine of package campaign and the engine around it.
 //
 // The devices speak TS003–TS006 and the diagnostic package in either version, reassemble the block with the
-// real decoder and obey class A and class C. The radio is a coin: there are no collisions, no gateways and no
-// duty cycle. Package simulator/networkserver is the network for everything beyond that.
+// real decoder and obey class A and the windows of class B and C; stock devices have the packages of other stacks. The
+// radio is a coin, or what a test says frame by frame: there are no collisions, no ping slots and no duty cycle, and one
+// gateway, which can be made to refuse frames. Package simulator/networkserver is the network for everything beyond that.
 package campaigntest
 
 import (

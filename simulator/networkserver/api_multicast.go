@@ -234,7 +234,7 @@ func (x multicastService) Enqueue(_ context.Context, r *api.EnqueueMulticastGrou
 		return nil, err
 	}
 	if q.FPort == 0 || q.FPort > 255 {
-		return nil, fPortError
+		return nil, status.Error(codes.Internal, status.Convert(fPortError).Message()) // as every error within its transaction
 	}
 	fCnt, err := x.s.enqueue(g, uint8(q.FPort), slices.Clone(q.Data), expiry(q.ExpiresAt))
 	if err != nil {

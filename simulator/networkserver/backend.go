@@ -121,7 +121,7 @@ func (s *Server) command(d *downlink) {
 	var payload []byte
 	var err error
 	if d.gateway.json {
-		payload, err = protojson.Marshal(m)
+		payload, err = protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
 	} else {
 		payload, err = proto.Marshal(m)
 	}

@@ -222,7 +222,7 @@ func TestReplayedUplinks(t *testing.T) {
 	}
 }
 
-// TestEventJSON: zero values are left out, data is base64, names are lowerCamelCase.
+// TestEventJSON: zero values are written, data is base64, names are lowerCamelCase.
 func TestEventJSON(t *testing.T) {
 	n := start(t, options{devices: []int{1}, app: func(int) *model { return &model{period: 60_000} }})
 	raw := n.raw()
@@ -235,9 +235,9 @@ func TestEventJSON(t *testing.T) {
 			}
 		}
 	}
-	for _, absent := range []string{"fCnt", "confirmed", "adr"} {
-		if v, ok := up[absent]; ok {
-			t.Errorf("%s is %v, want it left out", absent, v)
+	for name, zero := range map[string]any{"fCnt": 0.0, "confirmed": false, "adr": false} {
+		if v, ok := up[name]; !ok || v != zero {
+			t.Errorf("%s is %v, want %v", name, v, zero)
 		}
 	}
 	rx := up["rxInfo"].([]any)[0].(map[string]any)

@@ -83,7 +83,8 @@ func (s *Server) encode(m proto.Message) ([]byte, error) {
 		}
 		return payload, err
 	}
-	payload, err := protojson.Marshal(m)
+	// As ChirpStack does, with the fields that hold their default value.
+	payload, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
 	if err == nil && newer && len(payload) > 2 {
 		payload = append([]byte(`{"fieldOfANewerServer":{"value":1},`), payload[1:]...)
 	}
