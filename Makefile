@@ -30,10 +30,10 @@ check: ## gofmt, go vet, staticcheck, generated files
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out" >&2; exit 1; }
 	@$(GO) vet ./...
 	@$(GO) tool staticcheck ./...
-	@$(MAKE) -s generate && git diff --exit-code -- applayer/diag/causes_gen.go firmware-stub/include/sow_cause.h docs/causes.md
+	@$(GO) generate ./applayer/diag && git diff --exit-code -- applayer/diag/causes_gen.go firmware-stub/include/sow_cause.h docs/causes.md
 
-generate: ## rewrite what follows from applayer/diag/causes.tsv
-	@$(GO) generate ./applayer/diag
+generate: ## rewrite what follows from applayer/diag/causes.tsv and proto/ (needs protoc)
+	@$(GO) generate ./applayer/diag ./engine/api
 
 run: firmware build ## a whole update on a simulated fleet (OLD=a.bin NEW=b.bin: with your own pair)
 	@bin/sower rehearse --firmware $(FIRMWARE) --out run/summary.json $(if $(OLD)$(NEW),--old "$(OLD)" --new "$(NEW)")
@@ -54,6 +54,8 @@ fuzz: ## every fuzz target for 20 s
 
 proof: firmware check ## the long form of every proof: hours
 	@$(MAKE) -s -C firmware-stub/test/core proof fuzz-proof
+	@$(MAKE) -s traps
+	@scripts/dist.sh --check
 	@SOWER_PROOF=1 $(GO) test -timeout 4h -tags proof ./...
 	@scripts/fuzz.sh 10m
 

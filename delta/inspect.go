@@ -10,6 +10,12 @@ type Report struct {
 	Kinds    []Kind  // the rest, by kind of halfword
 	Cycles   uint64  // of a Cortex-M4, an estimate
 	Work     Work    // what they are spent on
+
+	// New is the image that the stream makes. Costs has an entry for each halfword of it, the last of
+	// them padded if its size is odd: the flag and the literal, in 1/256 bit. Together they are Flags
+	// and the Bytes of all Kinds. A profile without a model has no costs.
+	New   []byte
+	Costs []uint32
 }
 
 // Kind is what one kind of halfword costs.
@@ -31,19 +37,20 @@ var classNames = [numClasses]string{
 // Inspect decodes a stream and reports where its bytes went. Errors are those of [Decode].
 func Inspect(p Params, old, stream []byte) (Report, error) {
 	if p.Profile == profileStored {
-		_, err := Decode(p, old, stream)
-		return Report{}, err
+		new, err := Decode(p, old, stream)
+		return Report{New: new}, err
 	}
 	if err := p.check(old); err != nil {
 		return Report{}, err
 	}
-	var t trace
+	t := trace{halfword: make([]uint32, (p.NewSize+1)/2)}
 	c, err := decode(p, old, stream, &t)
 	if err != nil {
 		return Report{}, err
 	}
 	const perByte = 8 * 256
-	r := Report{Segments: len(c.am.segs), Control: float64(t.control) / perByte, Cycles: c.cycles(), Work: c.work()}
+	r := Report{Segments: len(c.am.segs), Control: float64(t.control) / perByte, Cycles: c.cycles(), Work: c.work(),
+		New: c.new[:p.NewSize], Costs: t.halfword}
 	for k := range numClasses {
 		r.Flags += float64(t.flags[k]) / perByte
 		if t.count[k] > 0 {

@@ -108,3 +108,33 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 }
+
+// ChirpStack may post events to the same port; it has a secret of its own, which is no API token.
+func TestServeHTTPEvents(t *testing.T) {
+	f := sow(t, 1)
+	f.login(t)
+	text, err := os.ReadFile(f.file("sower.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write(t, "events.secret", "0123456789abcdef0123456789abcdef\n")
+	f.write(t, "sower.toml", strings.Replace(string(text), "[server]", "http_secret_file = \"events.secret\"\n[server]", 1))
+	stop := f.start(t)
+	defer stop()
+	for secret, want := range map[string]int{"": http.StatusUnauthorized, "Bearer " + os.Getenv("SOWER_TOKEN"): http.StatusUnauthorized,
+		"Bearer 0123456789abcdef0123456789abcdef": http.StatusBadRequest} {
+		req, err := http.NewRequest(http.MethodPost, os.Getenv("SOWER_SERVER")+"/chirpstack?event=up", strings.NewReader("{"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", secret)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("secret of %d characters: %s, want %d", len(secret), res.Status, want)
+		}
+	}
+}

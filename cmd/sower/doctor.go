@@ -3,13 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -21,107 +18,6 @@ import (
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/integrations/chirpstack"
 )
-
-// site is an installation: settings and the server they name.
-type site struct {
-	config.Settings
-	file string
-	nw   *chirpstack.Network
-}
-
-// siteFlags name an installation on the command line.
-type siteFlags struct{ file, server, mqtt string }
-
-func (f *siteFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.file, "config", settingsFile, "settings")
-	cmd.Flags().StringVar(&f.server, "server", "", "address of the network server, instead of that of the settings")
-	cmd.Flags().StringVar(&f.mqtt, "mqtt", "", "address of its broker, instead of that of the settings")
-}
-
-// read reads the settings.
-func (f *siteFlags) read() (*site, error) {
-	path := f.file
-	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("settings %s: no such file; write one with `sower init`, or name another with --config", path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("settings %s: %w", path, unwrapPath(err))
-	}
-	cfg, doc := config.ParseSettings(path, text)
-	if err := doc.Problems.Err(); err != nil {
-		return nil, err
-	}
-	if f.server != "" {
-		cfg.ChirpStack.Server = f.server
-	}
-	if f.mqtt != "" {
-		cfg.ChirpStack.MQTT = f.mqtt
-	}
-	return &site{Settings: cfg, file: path}, nil
-}
-
-// open reads the settings and prepares the connection. The server is asked by the first call.
-func (f *siteFlags) open() (*site, error) {
-	s, err := f.read()
-	if err != nil {
-		return nil, err
-	}
-	cfg, path := s.Settings, s.file
-	cs := cfg.ChirpStack
-	dial := chirpstack.Config{Server: cs.Server, Region: cfg.Region, MQTT: cs.MQTT, Username: cs.Username, ClientID: cs.ClientID,
-		Topic: cs.Topic, Timeout: time.Duration(cs.Timeout), Watch: true}
-	if dial.Token, err = s.secret("chirpstack.token_file", "API token", cs.TokenFile, cs.TokenEnv); err != nil {
-		return nil, err
-	}
-	if cs.PasswordFile != "" || cs.PasswordEnv != "" {
-		if dial.Password, err = s.secret("chirpstack.mqtt_password_file", "MQTT password", cs.PasswordFile, cs.PasswordEnv); err != nil {
-			return nil, err
-		}
-	}
-	if cs.CAFile != "" {
-		pem, err := readInput("certificate authority", s.path(cs.CAFile))
-		if err != nil {
-			return nil, err
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("certificate authority %s: no PEM certificate in it", s.path(cs.CAFile))
-		}
-		dial.TLS = &tls.Config{RootCAs: pool}
-	}
-	if s.nw, err = chirpstack.Dial(dial); err != nil {
-		return nil, fmt.Errorf("settings %s: %w", path, err)
-	}
-	return s, nil
-}
-
-// path returns a file that the settings name, seen from where they are.
-func (s *site) path(name string) string {
-	if filepath.IsAbs(name) {
-		return name
-	}
-	return filepath.Join(filepath.Dir(s.file), name)
-}
-
-// secret reads a secret from its file or its environment variable.
-func (s *site) secret(key, what, file, env string) (string, error) {
-	if env != "" {
-		if v := strings.TrimSpace(os.Getenv(env)); v != "" {
-			return v, nil
-		}
-		return "", fmt.Errorf("settings %s: the environment variable %s, which is to hold the %s, is empty", s.file, env, what)
-	}
-	b, err := os.ReadFile(s.path(file))
-	if err != nil {
-		return "", fmt.Errorf("settings %s: %s: %s %s: %w; put the %s into that file", s.file, key, what, s.path(file), unwrapPath(err), what)
-	}
-	v := string(bytes.TrimSpace(b))
-	if v == "" || strings.ContainsAny(v, " \t\n\r") {
-		return "", fmt.Errorf("settings %s: %s: %s holds not one word; put the %s into it and nothing else", s.file, key, s.path(file), what)
-	}
-	return v, nil
-}
 
 // applications returns the applications to look at: those given, else those of the settings, else all.
 func (s *site) applications(ctx context.Context, given []string) ([]chirpstack.Application, error) {
@@ -293,6 +189,10 @@ func (s *site) examine(ctx context.Context, e *examination, listen time.Duration
 }
 
 func (s *site) examineBroker(ctx context.Context, e *examination, app chirpstack.Application, listen time.Duration) chirpstack.Broker {
+	if s.ChirpStack.MQTT == "" {
+		e.unknown("events", "look at the log of sower serve, or name a broker with mqtt", "come by HTTP to sower serve, and cannot be seen from here")
+		return chirpstack.Broker{}
+	}
 	b, err := s.nw.ProbeBroker(ctx, app.ID, listen)
 	switch {
 	case err != nil:

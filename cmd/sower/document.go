@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -198,21 +197,4 @@ func roundTime(seconds float64) string {
 		d = d.Round(time.Millisecond)
 	}
 	return d.String()
-}
-
-// compareELF compares the functions of two ELF files.
-func compareELF(oldPath, newPath string) (image.CodeChange, error) {
-	old, err := readInput("old ELF file", oldPath)
-	if err != nil {
-		return image.CodeChange{}, err
-	}
-	new, err := readInput("new ELF file", newPath)
-	if err != nil {
-		return image.CodeChange{}, err
-	}
-	c, err := image.CompareELF(old, new)
-	if errors.Is(err, image.ErrFormat) {
-		return image.CodeChange{}, fmt.Errorf("%s, %s: %w", oldPath, newPath, err)
-	}
-	return c, err
 }

@@ -39,8 +39,9 @@ can take at most.
 
 With --key it verifies the signature of a bundle or an MCUboot image, and fails if it is not good. With --old-elf
 and --new-elf it says which functions changed between two builds for Arm, the longest first. With --old, the image
-that a patch is for, it says where the bytes of the patch went and how long a device decodes it.`,
-		Example: "  sower inspect 1.1.0.sow --key release.pem.pub\n  sower inspect 1.1.0.sow --budget device.toml\n  sower inspect 1.0.0-1.1.0.patch --old-elf build-1.0.0/app.elf --new-elf build-1.1.0/app.elf\n  sower inspect 1.0.0-1.1.0.patch --old 1.0.0.bin",
+that a patch is for, it says where the bytes of the patch went and how long a device decodes it; with the ELF files
+too, on which functions and objects of the new image.`,
+		Example: "  sower inspect 1.1.0.sow --key release.pem.pub\n  sower inspect 1.1.0.sow --budget device.toml\n  sower inspect 1.0.0-1.1.0.patch --old-elf build-1.0.0/app.elf --new-elf build-1.1.0/app.elf\n  sower inspect 1.0.0-1.1.0.patch --old 1.0.0.bin\n  sower inspect 1.0.0-1.1.0.patch --old 1.0.0.bin --old-elf build-1.0.0/app.elf --new-elf build-1.1.0/app.elf",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (oldELF == "") != (newELF == "") {
@@ -63,6 +64,12 @@ that a patch is for, it says where the bytes of the patch went and how long a de
 			if layout != "" {
 				return in.budget(cmd.OutOrStdout(), layout, args, asJSON)
 			}
+			if oldELF != "" {
+				var err error
+				if in.elf, err = readELFPair(oldELF, newELF); err != nil {
+					return err
+				}
+			}
 			var doc document
 			if len(args) == 1 {
 				raw, err := readInput("file", args[0])
@@ -73,12 +80,8 @@ that a patch is for, it says where the bytes of the patch went and how long a de
 					return fmt.Errorf("%s: %w", args[0], err)
 				}
 			}
-			if oldELF != "" {
-				c, err := compareELF(oldELF, newELF)
-				if err != nil {
-					return err
-				}
-				doc.symbols = &c
+			if in.elf != nil {
+				doc.symbols = &in.elf.change
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), doc.json())
@@ -103,6 +106,7 @@ that a patch is for, it says where the bytes of the patch went and how long a de
 type inspector struct {
 	keyFile  string
 	oldFile  string // base of a patch
+	elf      *elfPair
 	region   airtime.Region
 	repeater bool
 	warn     io.Writer

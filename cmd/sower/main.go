@@ -81,6 +81,7 @@ through ChirpStack, repairs, and proves what each device runs. Exit codes: 0 don
 		newInitCommand(),
 		newDoctorCommand(),
 		newDevicesCommand(),
+		newKeysCommand(),
 		newCampaignCommand(),
 		newPlanCommand(),
 		newServeCommand(),

@@ -59,12 +59,12 @@ type daemon struct {
 
 // run serves until ctx ends.
 func (d daemon) run(ctx context.Context, at *siteFlags) (err error) {
-	s, err := at.open()
+	log := slog.New(slog.NewJSONHandler(d.log, nil))
+	s, err := at.openDaemon(log)
 	if err != nil {
 		return err
 	}
 	defer s.nw.Close()
-	log := slog.New(slog.NewJSONHandler(d.log, nil))
 	db, err := store.Open(ctx, s.path(s.Server.Database), store.Options{})
 	if err != nil {
 		return err
@@ -110,7 +110,12 @@ func (d daemon) run(ctx context.Context, at *siteFlags) (err error) {
 		all.Go(func() { cancel(f(ctx)) })
 	}
 	part(engine.Run)
-	part(func(ctx context.Context) error { return serveHTTP(ctx, listener, srv.Handler()) })
+	mux := http.NewServeMux()
+	mux.Handle("/", srv.Handler())
+	if s.events != nil {
+		mux.Handle("/chirpstack", s.events)
+	}
+	part(func(ctx context.Context) error { return serveHTTP(ctx, listener, mux) })
 	if hook != nil {
 		part(hook.Run)
 	}
@@ -143,7 +148,7 @@ func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
 	p.SetHTTP1(true)
 	p.SetHTTP2(true)
 	p.SetUnencryptedHTTP2(true)
-	srv := &http.Server{Handler: h, Protocols: &p, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute,
+	srv := &http.Server{Handler: h, Protocols: &p, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 32 << 10, BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()

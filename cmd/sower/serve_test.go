@@ -253,6 +253,7 @@ func TestServe(t *testing.T) {
 		t.Errorf("after a restart: %s", out)
 	}
 	out := can(t, "watch", "field", "--cursor", "0")
+	f.write(t, "watch.txt", out+can(t, "watch", "field", "--cursor", "0", "--json")) // to be searched for secrets
 	if !strings.Contains(out, "finish: 4 of 4 devices updated") || !strings.Contains(out, "wave: all") || !strings.Contains(out, "data and") {
 		t.Errorf("watch:\n%s", out)
 	}
@@ -266,6 +267,7 @@ func TestServe(t *testing.T) {
 		}
 	}
 	out = can(t, "explain", "field", deviceEUI(0).String())
+	f.write(t, "explain.txt", out+can(t, "explain", "field", deviceEUI(1).String(), "--json")+can(t, "status", "field", "--json"))
 	for _, want := range []string{"is updated", "next:  nothing to do", "runs 1.1.0; the campaign installs 1.1.0", "McGroupSetupReq", "answered over the multicast group"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("explain: no %q in\n%s", want, out)

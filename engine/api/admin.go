@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	pb "github.com/sower-fuota/sower/engine/api/sowerv1"
+	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/run"
 	"github.com/sower-fuota/sower/engine/store"
 )
@@ -20,7 +21,17 @@ import (
 // admin is the AdminService.
 type admin struct{ *Server }
 
-func (s admin) Health(context.Context, *connect.Request[pb.HealthRequest]) (*connect.Response[pb.HealthResponse], error) {
+// alive reports whether the engine answers.
+func (s *Server) alive(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
+	defer cancel()
+	return s.cfg.Engine.View(ctx, func([]*campaign.Campaign) {})
+}
+
+func (s admin) Health(ctx context.Context, _ *connect.Request[pb.HealthRequest]) (*connect.Response[pb.HealthResponse], error) {
+	if err := s.alive(ctx); err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("the engine does not answer: %w", err))
+	}
 	return connect.NewResponse(&pb.HealthResponse{Ok: true, Version: s.cfg.Version}), nil
 }
 

@@ -66,6 +66,7 @@ const (
 	maxRequest  = 64 << 10 // any other
 	planTimeout = 10 * time.Minute
 	callTimeout = 30 * time.Second
+	bodyTimeout = 2 * time.Minute // to send a request
 )
 
 // Server answers the procedures of the API.
@@ -139,10 +140,15 @@ func (s *Server) Handler() http.Handler {
 	calls.Handle(sowerv1connect.NewCampaignServiceHandler(campaigns{s}, opts...))
 	calls.Handle(sowerv1connect.NewAdminServiceHandler(admin{s}, opts...))
 	mux := http.NewServeMux()
-	mux.Handle("/sower.v1.", s.guard.wrap(calls))
 	mux.Handle("/", s.guard.wrap(calls))
 	mux.Handle("GET /metrics", s.metricsHandler())
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		if err := s.alive(r.Context()); err != nil {
+			http.Error(w, "the engine does not answer", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
 	return mux
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -113,6 +114,7 @@ type daemon struct {
 	store  *store.Store
 	engine *run.Engine
 	log    *locked
+	stop   func() // ends the engine
 	admin  string // token
 	now    *atomic.Int64
 }
@@ -155,14 +157,17 @@ func serve(t testing.TB, n int) *daemon {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- d.engine.Run(ctx) }()
-	d.http = httptest.NewServer(srv.Handler())
-	t.Cleanup(func() {
-		d.http.CloseClientConnections()
-		d.http.Close()
+	d.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("engine: %v", err)
 		}
+	})
+	d.http = httptest.NewServer(srv.Handler())
+	t.Cleanup(func() {
+		d.http.CloseClientConnections()
+		d.http.Close()
+		d.stop()
 		d.store.Close()
 	})
 	return d
@@ -280,6 +285,43 @@ func TestCreateOnce(t *testing.T) {
 	wantCode(t, "no request id", err, connect.CodeInvalidArgument, "request_id")
 }
 
+// The key of a multicast group is nowhere to be seen.
+func TestKeysAreSealed(t *testing.T) {
+	d := serve(t, 2)
+	svc := d.campaigns(d.admin)
+	create(t, svc, "meters", "")
+	res, err := d.adminOf(d.admin).Backup(t.Context(), connect.NewRequest(&pb.BackupRequest{Name: "copy.db"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := svc.ExportEvidence(t.Context(), connect.NewRequest(&pb.ExportEvidenceRequest{Campaign: "meters"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var evidence []byte
+	for stream.Receive() {
+		evidence = append(evidence, stream.Msg().Lines...)
+	}
+	if err := stream.Err(); err != nil || !bytes.Contains(evidence, []byte("meters.1")) {
+		t.Errorf("evidence: %v", err)
+	}
+	read := map[string][]byte{"log": []byte(d.log.String()), "evidence": evidence}
+	for _, path := range []string{res.Msg.Path, filepath.Join(filepath.Dir(res.Msg.Path), "sower.db"), filepath.Join(filepath.Dir(res.Msg.Path), "sower.db-wal")} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read[path] = text
+	}
+	for where, text := range read {
+		for _, secret := range []string{"CANARY", "43414e415259", "Q0FOQVJZ", d.admin} {
+			if bytes.Contains(text, []byte(secret)) {
+				t.Errorf("%s stands in %s", secret, where)
+			}
+		}
+	}
+}
+
 func TestCreateListsProblems(t *testing.T) {
 	d := serve(t, 5)
 	svc := d.campaigns(d.admin)
@@ -316,7 +358,7 @@ func TestOrders(t *testing.T) {
 	_, err := svc.PauseCampaign(t.Context(), connect.NewRequest(&pb.PauseCampaignRequest{Id: id, Reason: "r"}))
 	wantCode(t, "pause a draft", err, connect.CodeFailedPrecondition, "draft")
 	for range 2 {
-		if res, err := svc.StartCampaign(t.Context(), connect.NewRequest(&pb.StartCampaignRequest{Id: id})); err != nil || res.Msg.Campaign.Phase != "running" {
+		if res, err := svc.StartCampaign(t.Context(), connect.NewRequest(&pb.StartCampaignRequest{Id: id})); err != nil || res.Msg.Campaign.Phase != "running" || !res.Msg.Campaign.Forecast.AsTime().After(time.Now()) {
 			t.Fatalf("start: %v %v", err, res)
 		}
 	}

@@ -97,12 +97,25 @@ type kind struct {
 // count adds the devices of a session to counts. A device that has moved to a rescue wave counts there.
 func count(counts map[kind]int, c *campaign.Campaign, at int) {
 	s := c.Session(at)
+	rescued := hasRescue(c)
 	for i, t := range s.Spec().Devices {
-		if in, _, _ := c.Find(t.EUI); in == at {
-			d := s.Device(i)
-			counts[kind{d.Stage, t.From, t.Hardware, causeOf(&d)}]++
+		if rescued && !isIn(c, t.EUI, at) {
+			continue
 		}
+		d := s.Device(i)
+		counts[kind{d.Stage, t.From, t.Hardware, causeOf(&d)}]++
 	}
+}
+
+// hasRescue reports whether devices may be in two sessions of a campaign.
+func hasRescue(c *campaign.Campaign) bool {
+	return slices.ContainsFunc(c.Spec().Waves, func(w campaign.Wave) bool { return w.Rescue })
+}
+
+// isIn reports whether a session is the last that a device takes part in.
+func isIn(c *campaign.Campaign, eui network.EUI64, at int) bool {
+	in, _, _ := c.Find(eui)
+	return in == at
 }
 
 // causeOf is why a device failed, or what it reported last.

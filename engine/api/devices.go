@@ -53,7 +53,7 @@ func (s campaigns) ListDevices(ctx context.Context, req *connect.Request[pb.List
 	}
 	res := &pb.ListDevicesResponse{}
 	err = s.one(ctx, req.Msg.Campaign, func(c *campaign.Campaign) {
-		spec := c.Spec()
+		spec, rescued := c.Spec(), hasRescue(c)
 		for ; at < c.Sessions(); at, from = at+1, 0 {
 			ss, wave := c.Session(at), spec.Waves[c.WaveOf(at)].Name
 			if f.wave != "" && f.wave != wave || f.session != "" && f.session != ss.ID() {
@@ -61,7 +61,7 @@ func (s campaigns) ListDevices(ctx context.Context, req *connect.Request[pb.List
 			}
 			for i, n := from, len(ss.Spec().Devices); i < n; i++ {
 				d := ss.Device(i)
-				if in, _, _ := c.Find(d.EUI); in != at {
+				if rescued && !isIn(c, d.EUI, at) {
 					continue // it has moved to a rescue wave
 				}
 				if f.stage != "" && f.stage != d.Stage.String() || f.cause != "" && f.cause != causeOf(&d).String() ||

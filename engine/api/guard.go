@@ -1,9 +1,11 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -117,11 +119,11 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 			http.NotFound(w, r)
 			return
 		}
-		if need == 0 {
-			next.ServeHTTP(w, r)
-			return
+		var by who
+		var err error
+		if need != 0 {
+			by, err = g.admit(r)
 		}
-		by, err := g.admit(r)
 		switch {
 		case errors.Is(err, errTooMany):
 			err = connect.NewError(connect.CodeResourceExhausted, err)
@@ -140,6 +142,29 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 			}
 			return
 		}
+		if err := receive(w, r); err != nil {
+			http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
+			return
+		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, by)))
 	})
+}
+
+// receive takes the body of a request, which must come in good time. A deadline for the connection as a whole would
+// cut off whoever watches a campaign for a day.
+func receive(w http.ResponseWriter, r *http.Request) error {
+	limit := int64(maxRequest)
+	if uploads[r.URL.Path] {
+		limit = maxUpload
+	}
+	limit += limit/8 + 1024 // frames, and JSON where it was protobuf that was counted
+	c := http.NewResponseController(w)
+	c.SetReadDeadline(time.Now().Add(bodyTimeout)) // a connection without deadlines is one of a test
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		return fmt.Errorf("request body: %w", err)
+	}
+	c.SetReadDeadline(time.Time{})
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return nil
 }

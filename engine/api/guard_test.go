@@ -179,7 +179,7 @@ func TestProtocols(t *testing.T) {
 		_, err := d.campaigns("sower_wrong", opt).ListCampaigns(t.Context(), connect.NewRequest(&pb.ListCampaignsRequest{}))
 		wantCode(t, name+" with a wrong token", err, connect.CodeUnauthenticated, "unknown")
 	}
-	if status, _ := d.post(t, "/sower.v1.CampaignService/ListCampaigns", d.admin, `{"filter":"`+strings.Repeat("x", 1<<17)+`"}`); status != http.StatusTooManyRequests {
+	if status, _ := d.post(t, "/sower.v1.CampaignService/ListCampaigns", d.admin, `{"filter":"`+strings.Repeat("x", 1<<17)+`"}`); status != http.StatusRequestEntityTooLarge {
 		t.Errorf("a request of 128 KiB: %d, want to be refused as too large", status)
 	}
 	for name, body := range map[string]string{"filter": `{"filter":"color=red"}`, "page": `{"pageSize":501}`, "token": `{"pageToken":"x"}`, "JSON": `{`} {

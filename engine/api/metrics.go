@@ -156,7 +156,7 @@ func (f fleet) Collect(ch chan<- prometheus.Metric) {
 func (s *Server) metricsHandler() http.Handler {
 	next := promhttp.HandlerFor(s.cfg.Metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: 2 * scrapeTimeout})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil && s.cfg.OpenMetrics && isLoopback(host) {
+		if s.cfg.OpenMetrics && fromHere(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -167,4 +167,20 @@ func (s *Server) metricsHandler() http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// fromHere reports whether a request was made on this machine, for this machine: not passed on by a proxy, and not by a
+// web page that has its name point here.
+func fromHere(r *http.Request) bool {
+	peer, _, err := net.SplitHostPort(r.RemoteAddr)
+	host, _, noPort := net.SplitHostPort(r.Host)
+	if noPort != nil {
+		host = r.Host
+	}
+	for _, h := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"} {
+		if r.Header.Get(h) != "" {
+			return false
+		}
+	}
+	return err == nil && isLoopback(peer) && isLoopback(host)
 }

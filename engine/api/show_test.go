@@ -63,6 +63,29 @@ func TestListDevices(t *testing.T) {
 	}
 }
 
+// A device that is listed in a rescue wave, too, is shown and counted once.
+func TestRescueWave(t *testing.T) {
+	const n = 6
+	d := serve(t, n)
+	svc := d.campaigns(d.admin)
+	create(t, svc, "meters", "[[wave]]\nname = \"all\"\n[[wave]]\nname = \"rescue\"\nrescue = true\ndata_rate = 0\n")
+	res, err := svc.ListDevices(t.Context(), connect.NewRequest(&pb.ListDevicesRequest{Campaign: "meters"}))
+	if err != nil || len(res.Msg.Devices) != n || res.Msg.Devices[0].Wave != "all" {
+		t.Errorf("%v %v", err, res)
+	}
+	c, err := svc.GetCampaign(t.Context(), connect.NewRequest(&pb.GetCampaignRequest{Id: "meters"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := 0
+	for _, b := range c.Msg.Campaign.Breakdown {
+		sum += int(b.Devices)
+	}
+	if sum != n || c.Msg.Campaign.Devices != n || len(c.Msg.Campaign.Waves) != 2 {
+		t.Errorf("%d devices counted: %v", sum, c.Msg.Campaign)
+	}
+}
+
 func TestListCampaigns(t *testing.T) {
 	d := serve(t, 6)
 	svc := d.campaigns(d.admin)
@@ -213,8 +236,28 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("dist/prometheus-alerts.yml uses %s, which does not exist", name)
 		}
 	}
-	if status, text := d.get(t, "/healthz", ""); status != http.StatusOK || text != "ok\n" {
-		t.Errorf("healthz: %d %q", status, text)
+}
+
+func TestFromHere(t *testing.T) {
+	for _, tt := range []struct {
+		peer, host, header string
+		want               bool
+	}{
+		{"127.0.0.1:5", "127.0.0.1:7060", "", true},
+		{"[::1]:5", "localhost:7060", "", true},
+		{"10.0.0.1:5", "127.0.0.1:7060", "", false},
+		{"127.0.0.1:5", "rebound.example.com:7060", "", false},
+		{"127.0.0.1:5", "localhost", "X-Forwarded-For", false},
+		{"127.0.0.1:5", "localhost", "Forwarded", false},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+		r.RemoteAddr, r.Host = tt.peer, tt.host
+		if tt.header != "" {
+			r.Header.Set(tt.header, "for=10.0.0.1")
+		}
+		if got := api.FromHere(r); got != tt.want {
+			t.Errorf("%+v: %v", tt, got)
+		}
 	}
 }
 
@@ -248,6 +291,23 @@ func (m memory) Save(at map[string]int64) error {
 		m[k] = v
 	}
 	return nil
+}
+
+// A server whose engine has stopped says so.
+func TestHealth(t *testing.T) {
+	d := serve(t, 1)
+	if status, text := d.get(t, "/healthz", ""); status != http.StatusOK || text != "ok\n" {
+		t.Errorf("healthz: %d %q", status, text)
+	}
+	d.stop()
+	if status, _ := d.get(t, "/healthz", ""); status != http.StatusServiceUnavailable {
+		t.Errorf("healthz after the engine has stopped: %d", status)
+	}
+	if status, text := d.post(t, "/sower.v1.AdminService/Health", "", "{}"); status != http.StatusServiceUnavailable {
+		t.Errorf("Health after the engine has stopped: %d %s", status, text)
+	}
+	_, err := d.campaigns(d.admin).ListCampaigns(t.Context(), connect.NewRequest(&pb.ListCampaignsRequest{}))
+	wantCode(t, "a call after the engine has stopped", err, connect.CodeUnavailable, "stopped")
 }
 
 // A webhook is signed, repeated until it is taken, and not sent again after a restart.

@@ -100,12 +100,11 @@ func TestLargeCampaign(t *testing.T) {
 	before := heap()
 	c, all := large(t, n)
 	first := heap() - before
-	now := start
 	began := time.Now()
 	steps := 0
 	for hour := range 12 {
 		for i, eui := range all {
-			now = start.Add(time.Duration(hour)*time.Hour + time.Duration(i)*time.Hour/time.Duration(n))
+			now := start.Add(time.Duration(hour)*time.Hour + time.Duration(i)*time.Hour/time.Duration(n))
 			c.Step(now, campaign.Heard{Event: network.Event{Kind: network.EventUplink, Device: eui, At: now, FPort: 10, Payload: []byte{1}}})
 			if steps++; steps%1000 == 0 {
 				if at := c.NextWake(); !at.IsZero() && !at.After(now) {

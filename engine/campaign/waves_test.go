@@ -126,10 +126,17 @@ func TestMinSamples(t *testing.T) {
 	if p := r.c.Progress(); !strings.Contains(p.Halted, "failed") || p.Withheld < 20 || p.Failed+p.Withheld != 60 {
 		t.Errorf("halted %q, %d failed, %d withheld; want 20 withheld or more", p.Halted, p.Failed, p.Withheld)
 	}
+	kept := 0
 	for i, d := range r.order[40:] {
 		if d.Running() != oldVersion {
 			t.Errorf("device %d was rebooted after the halt", 40+i)
 		}
+		if d.Holds() {
+			kept++
+		}
+	}
+	if kept > 1 { // bad links
+		t.Errorf("%d of 20 withheld devices still hold session or group", kept)
 	}
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/hex"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -69,16 +70,20 @@ type Wave struct {
 	Count   int      `toml:"count"`
 	Gate    bool     `toml:"gate"`
 	Soak    Duration `toml:"soak"`
+	Rescue  bool     `toml:"rescue"`
+	// DataRate is that of a rescue wave.
+	DataRate *DataRate `toml:"data_rate"`
 	Limits
 }
 
 // Radio says what the planner is not to choose itself.
 type Radio struct {
-	DataRate  DataRate        `toml:"data_rate"`
-	FragSize  int             `toml:"fragment_bytes"`
-	Frequency uint32          `toml:"frequency_hz"`
-	Gateways  []network.EUI64 `toml:"gateways"`
-	Packages  Packages        `toml:"packages"`
+	DataRate   DataRate        `toml:"data_rate"`
+	FragSize   int             `toml:"fragment_bytes"`
+	Frequency  uint32          `toml:"frequency_hz"`
+	Gateways   []network.EUI64 `toml:"gateways"`
+	Packages   Packages        `toml:"packages"`
+	Descriptor Descriptor      `toml:"descriptor"`
 }
 
 // Timing is what the operator knows about the rhythm of the devices.
@@ -149,6 +154,18 @@ func (r *DataRate) UnmarshalText(b []byte) error {
 		return fmt.Errorf("%q is neither \"auto\" nor the index of a data rate", b)
 	}
 	*r = DataRate(n)
+	return nil
+}
+
+// Descriptor is that of a fragmentation session; most devices do not look at it.
+type Descriptor [4]byte
+
+// UnmarshalText reads 8 hexadecimal digits.
+func (d *Descriptor) UnmarshalText(b []byte) error {
+	if n, err := hex.Decode(make([]byte, len(b)), b); err != nil || n != len(d) {
+		return fmt.Errorf("%q is no descriptor of 8 hexadecimal digits", b)
+	}
+	hex.Decode(d[:], b)
 	return nil
 }
 
@@ -256,6 +273,7 @@ func ParseCampaign(file string, text []byte) (Campaign, *Document) {
 			}
 		}
 	}
+	c.checkRescue(d)
 	if len(c.Waves) > 0 && c.Waves[0].Gate {
 		d.Add("wave[0].gate", "ask for approvals under [policy]", "the first wave has a gate, and nothing comes before it")
 	}
@@ -267,6 +285,25 @@ func ParseCampaign(file string, text []byte) (Campaign, *Document) {
 	}
 	c.checkEffort(d)
 	return c, d
+}
+
+// checkRescue judges waves for stragglers.
+func (c *Campaign) checkRescue(d *Document) {
+	for i, w := range c.Waves {
+		key := indexed("wave", i)
+		switch {
+		case !w.Rescue && w.DataRate != nil:
+			d.Add(key+".data_rate", "write it under [radio], or make it a rescue wave", "%s.data_rate is that of a rescue wave", key)
+		case !w.Rescue:
+			if i > 0 && c.Waves[i-1].Rescue {
+				d.Add(key, "move the rescue wave to the end", "%s comes after a rescue wave", key)
+			}
+		case i == 0:
+			d.Add(key+".rescue", "put a wave before it", "the first wave is a rescue wave, and nobody is to be rescued yet")
+		case w.Percent != nil || w.Count > 0 || len(w.Tags)+len(w.List)+len(w.Versions)+len(w.Hardware)+len(w.Exclude) > 0:
+			d.Add(key, "remove the conditions: a rescue wave is for all stragglers of the waves before", "%s has rescue and conditions", key)
+		}
+	}
 }
 
 // checkEffort judges patience, effort and rules.

@@ -142,10 +142,14 @@ func TestSettingsRefuse(t *testing.T) {
 	const good = "[chirpstack]\nserver = \"127.0.0.1:8080\"\ntoken_file = \"t\"\nmqtt = \"mqtt://127.0.0.1:1883\"\n"
 	tests := []struct{ name, text, want string }{
 		{"nothing", "", "chirpstack.server is missing"},
-		{"token inline", good + "token = \"secret\"\n", "name that in token_file"},
-		{"password in the address", "[chirpstack]\nmqtt = \"mqtt://me:secret@host:1883\"\n", "mqtt_username"},
+		{"token inline", good + "token = \"hush\"\n", "name that in token_file"},
+		{"password in the address", "[chirpstack]\nmqtt = \"mqtt://me:hush@host:1883\"\n", "mqtt_username"},
 		{"two tokens", good + "token_env = \"T\"\n", "both token_file and token_env"},
 		{"no such region", good + "region = \"EU869\"\n", `no region "EU869"`},
+		{"half a key file", good + "keys_file = \"k\"\n", "go together"},
+		{"gateways without a broker", strings.Replace(good, "mqtt =", "http_secret_env = \"H\"\n# mqtt =", 1) + "gateway_topics = \"eu868\"\n", "gateway_topics needs a broker"},
+		{"webhook without a secret", good + "[server]\nwebhook = \"https://h/\"\n", "nothing names the secret of the webhook"},
+		{"certificate without a key", good + "[server]\ntls_cert = \"c\"\n", "a certificate and its key go together"},
 		{"zero share", good + "[airtime]\nshare_percent = 0\n", "airtime.share_percent is 0"},
 		{"negative time-out", good + "timeout = \"-1s\"\n", "chirpstack.timeout is -1s"},
 		{"rule without a port", good + "[[inventory.uplink]]\nfact = \"version\"\n", "inventory.uplink[0].f_port is 0"},
@@ -161,7 +165,7 @@ func TestSettingsRefuse(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v; want %q", err, tt.want)
 			}
-			if err != nil && strings.Contains(err.Error(), "secret") {
+			if err != nil && strings.Contains(err.Error(), "hush") {
 				t.Errorf("%v shows a secret", err)
 			}
 		})

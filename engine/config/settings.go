@@ -36,6 +36,15 @@ type ChirpStack struct {
 	PasswordEnv  string `toml:"mqtt_password_env"`
 	ClientID     string `toml:"mqtt_client_id"`
 	Topic        string `toml:"mqtt_topic"`
+	Share        string `toml:"mqtt_share"`
+
+	GatewayTopics string `toml:"gateway_topics"`
+	HTTPFile      string `toml:"http_secret_file"`
+	HTTPEnv       string `toml:"http_secret_env"`
+
+	KeysFile       string   `toml:"keys_file"`
+	KeysPassphrase string   `toml:"keys_passphrase_file"`
+	KeysProgram    []string `toml:"keys_program"`
 }
 
 // Server is the daemon, `sower serve`. Paths are seen from where the file is.
@@ -99,6 +108,7 @@ func ParseSettings(file string, text []byte) (Settings, *Document) {
 		"chirpstack.api_key":       "a token does not belong in a file that is shown around: put it in a file of its own and name that in token_file",
 		"chirpstack.mqtt_password": "put it in a file of its own and name that in mqtt_password_file",
 		"chirpstack.password":      "put it in a file of its own and name that in mqtt_password_file",
+		"chirpstack.http_secret":   "put it in a file of its own and name that in http_secret_file",
 		"server.webhook_secret":    "put it in a file of its own and name that in webhook_secret_file",
 	})
 	if len(d.Problems) > 0 && len(d.lines) == 0 {
@@ -117,13 +127,26 @@ func ParseSettings(file string, text []byte) (Settings, *Document) {
 	if cs.PasswordFile != "" && cs.PasswordEnv != "" {
 		d.Add("chirpstack.mqtt_password_env", "remove one of them", "both mqtt_password_file and mqtt_password_env name the password")
 	}
-	if u, err := url.Parse(cs.MQTT); cs.MQTT == "" {
+	if cs.HTTPFile != "" && cs.HTTPEnv != "" {
+		d.Add("chirpstack.http_secret_env", "remove one of them", "both http_secret_file and http_secret_env name the secret")
+	}
+	if cs.GatewayTopics != "" && cs.MQTT == "" {
+		d.Add("chirpstack.gateway_topics", "name the broker of the gateways with mqtt", "gateway_topics needs a broker")
+	}
+	switch {
+	case len(cs.KeysProgram) > 0 && cs.KeysFile != "":
+		d.Add("chirpstack.keys_program", "remove one of them", "both keys_file and keys_program are sources of root keys")
+	case (cs.KeysFile == "") != (cs.KeysPassphrase == ""):
+		d.Add("chirpstack", "name both keys_file and keys_passphrase_file, or neither", "a file of root keys and its passphrase go together")
+	}
+	u, err := url.Parse(cs.MQTT)
+	switch {
+	case cs.MQTT == "" && cs.HTTPFile == "" && cs.HTTPEnv == "":
 		d.Add("chirpstack", `add mqtt = "mqtt://HOST:1883", the broker of ChirpStack's MQTT integration`, "chirpstack.mqtt is missing")
-	} else if err != nil || u.User != nil {
+	case err != nil || u.User != nil:
 		// The value may hold a password.
 		d.Add("chirpstack.mqtt", "write mqtt://HOST:PORT and the user in mqtt_username", "chirpstack.mqtt is no plain address")
 	}
-	var err error
 	if s.Region, err = airtime.ParseRegion(cs.Region); err != nil {
 		d.Add("chirpstack.region", "write the common name of the region", "%s", err)
 	}

@@ -45,6 +45,22 @@ mqtt = %q
 # mqtt_client_id = "sower"
 # Topics of the events; %%s stands for the application id.
 # mqtt_topic = "application/%%s/device/+/event/+"
+# Several sower serve with client ids of their own share the events under one name (MQTT 5).
+# mqtt_share = ""
+# Topic prefix of the region, such as "eu868": then each gateway's word on each fragment is heard at the broker, and
+# what a gateway refuses is sent again and explained. The user of the broker must be allowed to read
+# PREFIX/gateway/+/command/down and PREFIX/gateway/+/event/ack.
+# gateway_topics = ""
+# In place of MQTT, ChirpStack's HTTP integration may post events to /chirpstack of sower serve, with the header
+# "Authorization: Bearer SECRET". ChirpStack does not repeat a post that failed; MQTT is safer.
+# http_secret_file = ""
+# http_secret_env = ""
+
+# Root keys of devices whose keys the server does not have: a file made by "sower keys seal", or a program that prints
+# the key of the DevEUI that is its last argument. They are asked before the server.
+# keys_file = ""
+# keys_passphrase_file = ""
+# keys_program = []
 
 [airtime]
 # Share of the duty cycle of each sub-band that campaigns may use. The rest stays free for other downlinks.
@@ -161,6 +177,13 @@ percent = 100
 # Wait before this wave until somebody approves it: sower campaign approve.
 # gate = false
 
+# A last wave for stragglers: devices of the waves before that were given up for a cause that another session may
+# mend, such as LOSS_EXCEEDED, at another data rate (default: chosen as for the others).
+# [[wave]]
+# name = "rescue"
+# rescue = true
+# data_rate = 0
+
 [policy]
 # Approvals of different people that the campaign needs before it may start.
 # approvals = 0
@@ -188,6 +211,8 @@ percent = 100
 # gateways = []
 # Version of TS003, TS004 and TS005 of devices that have not told theirs: "v1" or "v2".
 # packages = "v2"
+# Descriptor of the fragmentation session, on which some devices insist: 8 hexadecimal digits.
+# descriptor = "00000000"
 
 [timing]
 # Longest usual time between two uplinks of a device. Everything that is asked of a device waits for one.

@@ -236,3 +236,16 @@ func TestMakeIsAFunction(t *testing.T) {
 		t.Errorf("the plan does not survive JSON: %v", err)
 	}
 }
+
+// TestRawBlock plans a file that is no bundle, if and only if it is told so.
+func TestRawBlock(t *testing.T) {
+	in := plan.Input{Block: make([]byte, 3000), Region: airtime.EU868, DataRate: 3, Devices: 5, Matrix: fragmentation.V1}
+	if _, err := plan.Make(in); err == nil {
+		t.Error("a file that is no bundle was planned as one")
+	}
+	in.Raw = true
+	p, err := plan.Make(in)
+	if err != nil || p.BlockSize != 3000 || p.M*p.FragSize-p.Padding != 3000 {
+		t.Errorf("%+v, %v", p, err)
+	}
+}

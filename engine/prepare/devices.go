@@ -151,6 +151,9 @@ func (p *Planner) waves(ctx context.Context, c *Campaign, inv *inventory.Invento
 	taken := 0
 	left := chosen
 	for i, w := range c.File.Waves {
+		if w.Rescue {
+			continue // it takes what the others leave
+		}
 		exists(fmt.Sprintf("wave[%d].list", i), w.List)
 		most := len(left)
 		switch {

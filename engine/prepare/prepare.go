@@ -157,7 +157,11 @@ func (p *Planner) Plan(ctx context.Context, files []File, now time.Time) ([]*Cam
 			return nil, errors.Join(problems(), err)
 		}
 		var found []plan.Problem
-		c.Schedule, found = plan.Fleet(book, p.request(c, waves, now))
+		req := p.request(c, waves, now)
+		c.Schedule, found = plan.Fleet(book, req)
+		if len(found) == 0 {
+			found = c.rescue(book, req)
+		}
 		c.blame(found)
 		if wait != "" && len(found) == 0 {
 			c.Schedule.Warnings = append(c.Schedule.Warnings, wait)
@@ -221,6 +225,38 @@ func (p *Planner) behind(ctx context.Context, c *Campaign, now time.Time) (strin
 		}
 	}
 	return text, nil
+}
+
+// rescue plans the waves for stragglers behind the others. Who will need them is not known, so they are planned for
+// all devices, and their cost does not count in the schedule.
+func (c *Campaign) rescue(book *plan.Book, req plan.Request) []plan.Problem {
+	var all []plan.Member
+	for _, w := range req.Waves {
+		all = append(all, w.Members...)
+	}
+	for i, w := range c.File.Waves {
+		if !w.Rescue {
+			continue
+		}
+		more := req
+		more.Start, more.Waves = c.Schedule.Ends, []plan.Wave{{Name: w.Name, Members: all}}
+		if w.DataRate != nil {
+			more.DataRate = int(*w.DataRate)
+		}
+		sc, found := plan.Fleet(book, more)
+		if len(found) > 0 {
+			for j := range found {
+				if found[j].Key == "radio.data_rate" {
+					found[j].Key = fmt.Sprintf("wave[%d].data_rate", i)
+				}
+			}
+			return found
+		}
+		c.Schedule.Sessions = append(c.Schedule.Sessions, sc.Sessions...)
+		c.Schedule.Warnings = append(c.Schedule.Warnings, fmt.Sprintf("wave %s is planned for all %d devices and will take up to %s of airtime; only stragglers take part, and without any it is skipped",
+			w.Name, sc.Devices-sc.UpToDate, sc.Airtime.Round(time.Second)))
+	}
+	return nil
 }
 
 // request puts together what the planner needs.

@@ -164,6 +164,8 @@ utc_offset = "1h"
 days = ["sat"]
 from = "22:00"
 to = "05:00"
+[radio]
+descriptor = "0102030A"
 [repair]
 most_fragments = 500
 unicast_fragments = 0
@@ -200,7 +202,7 @@ uplinks = 2
 	}
 	ss := all.Sessions[0]
 	if ss.ID != "meters.2" || ss.McAddr != 2 || ss.McKey != (network.Key{2}) || ss.Target != uint32(bundle.MakeVersion(1, 1, 0)) || len(ss.Gateways) != 1 ||
-		ss.MinBattery != 20 || ss.Limits.Fragments != 500 || ss.Limits.Tail != -1 || ss.Limits.Proof != 2 ||
+		ss.MinBattery != 20 || ss.Descriptor != [4]byte{1, 2, 3, 10} || ss.Limits.Fragments != 500 || ss.Limits.Tail != -1 || ss.Limits.Proof != 2 ||
 		ss.Timing.UplinkInterval != 10*time.Minute || ss.Timing.Silence != 5*time.Hour || ss.Timing.Defer != 48*time.Hour {
 		t.Errorf("session %+v", ss)
 	}
@@ -293,6 +295,41 @@ func TestServerDown(t *testing.T) {
 	_, err := plan(t, s, "typo = 1\n")
 	if !errors.Is(err, network.ErrUnavailable) || !strings.Contains(err.Error(), "typo") {
 		t.Errorf("%v; want both the outage and the problem of the file", err)
+	}
+}
+
+// A rescue wave has all devices again, at its own data rate, and is what the engine can run.
+func TestRescue(t *testing.T) {
+	const more = "[[wave]]\nname = \"a\"\ncount = 4\n[[wave]]\nname = \"b\"\n[[wave]]\nname = \"rescue\"\nrescue = true\ndata_rate = %d\n[radio]\ndata_rate = 5\n"
+	c, err := plan(t, &server{n: 10}, fmt.Sprintf(more, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := uint32(0)
+	spec, err := c.Spec(t.Context(), func() (uint32, network.Key, error) { n++; return n, network.Key{1}, nil }, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := campaign.New(spec); err != nil {
+		t.Fatal(err)
+	}
+	last := spec.Waves[2]
+	if len(spec.Waves) != 3 || !last.Rescue || len(last.Sessions[0].Devices) != 10 || last.Sessions[0].Plan.DataRate != 0 || spec.Waves[1].Sessions[0].Plan.DataRate != 5 ||
+		last.Sessions[0].ID != "meters.3" || c.Schedule.Devices != 10 {
+		t.Errorf("%+v", last)
+	}
+	if _, err := plan(t, &server{n: 10}, fmt.Sprintf(more, 14)); err == nil || !strings.Contains(err.Error(), "c.toml:13: EU868 has no downlink data rate 14") {
+		t.Errorf("%v", err)
+	}
+	for text, want := range map[string]string{
+		"[[wave]]\nname = \"a\"\nrescue = true\n":                                                 "nobody is to be rescued yet",
+		"[[wave]]\nname = \"a\"\ndata_rate = 1\n":                                                 "data_rate is that of a rescue wave",
+		"[[wave]]\nname = \"a\"\n[[wave]]\nname = \"r\"\nrescue = true\ncount = 1\n":              "rescue and conditions",
+		"[[wave]]\nname = \"a\"\n[[wave]]\nname = \"r\"\nrescue = true\n[[wave]]\nname = \"b\"\n": "comes after a rescue wave",
+	} {
+		if _, err := plan(t, &server{n: 3}, text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %q", err, want)
+		}
 	}
 }
 

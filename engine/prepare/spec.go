@@ -52,7 +52,7 @@ func (c *Campaign) Spec(ctx context.Context, keys Keys, counts Counts) (campaign
 			return campaign.Spec{}, fmt.Errorf("bundle %s: %w", s.Bundle, err)
 		}
 		ss := session.Spec{ID: c.group(i), Application: c.File.Application, Block: blocks[s.Bundle], Target: uint32(m.Version), Plan: s.Plan,
-			Gateways: c.gateways, MinBattery: c.File.Energy.MinBattery, Calendar: c.calendar(), Capabilities: c.caps,
+			Gateways: c.gateways, Descriptor: c.File.Radio.Descriptor, MinBattery: c.File.Energy.MinBattery, Calendar: c.calendar(), Capabilities: c.caps,
 			Timing: c.timing(), Limits: c.limits()}
 		if ss.McAddr, ss.McKey, err = keys(); err != nil {
 			return campaign.Spec{}, fmt.Errorf("multicast key of session %s: %w", ss.ID, err)
@@ -75,7 +75,7 @@ func (c *Campaign) wave(name string) campaign.Wave {
 		if w.Name != name {
 			continue
 		}
-		out.Gate, out.Soak = w.Gate, time.Duration(w.Soak)
+		out.Gate, out.Soak, out.Rescue = w.Gate, time.Duration(w.Soak), w.Rescue
 		if w.Limits != (config.Limits{}) {
 			out.Thresholds = thresholds(w.Limits.Or(c.File.Policy.Limits))
 		}

@@ -165,3 +165,16 @@ func BenchmarkEvents(b *testing.B) {
 		b.Errorf("%d of %d uplinks are in the log", uplinks, b.N)
 	}
 }
+
+// BenchmarkCreate creates and starts a campaign of 10,000 devices.
+func BenchmarkCreate(b *testing.B) {
+	spec := large(b, 10000)
+	for b.Loop() {
+		st, err := store.Open(b.Context(), filepath.Join(b.TempDir(), "sower.db"), store.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		h := &hose{events: make(chan network.Event), all: make(chan struct{}), want: -1}
+		begin(b, h, st, spec).stop()
+	}
+}

@@ -21,7 +21,7 @@ const (
 
 var (
 	errNoKey   = errors.New("run: no root key")
-	errTooLate = errors.New("run: expired before it could be sent")
+	errTooLate = errors.New("run: expired, or not wanted any more, before it could be sent")
 )
 
 // call is one attempt at an effect with all that it needs: it may run beside the engine.
@@ -33,6 +33,7 @@ type call struct {
 	uncertain bool                // an earlier attempt may have happened
 	known     []network.MessageID // of the device of a Send
 	next      uint32              // frame counter of the group of a Broadcast
+	halted    bool                // the campaign has been paused or stopped since: a Broadcast must not be sent
 }
 
 // outcome is what came of a call.
@@ -182,6 +183,8 @@ func (e *Engine) prepare(w call) call {
 		if g := e.groups[eff.Broadcast.Group]; g != nil {
 			w.next = g.NextFCnt
 		}
+		phase := w.c.Header().Phase
+		w.halted = phase == campaign.PhasePaused || phase == campaign.PhaseStopping || phase == campaign.PhaseEnded
 	}
 	return w
 }
@@ -276,8 +279,16 @@ type groupFlusher interface {
 	FlushGroup(ctx context.Context, id network.GroupID) error
 }
 
-// do carries out the effect once.
+// do carries out the effect once. A call that a stop has interrupted may have happened.
 func (w call) do(ctx context.Context, cfg Config) outcome {
+	o := w.attempt(ctx, cfg)
+	if ctx.Err() != nil && o.err != nil && !errors.Is(o.err, network.ErrUnavailable) {
+		o.err = fmt.Errorf("%w: %w", network.ErrUncertain, o.err)
+	}
+	return o
+}
+
+func (w call) attempt(ctx context.Context, cfg Config) outcome {
 	o := outcome{call: w}
 	switch eff := w.effect.(type) {
 	case session.Send:
@@ -353,7 +364,7 @@ func (w call) broadcast(ctx context.Context, cfg Config, b network.Broadcast) (u
 			return w.next, nil // it has happened: nobody else sends to the group
 		}
 	}
-	if past(cfg.Clock, b.Expires) {
+	if w.halted || past(cfg.Clock, b.Expires) {
 		return 0, errTooLate
 	}
 	return cfg.Network.Broadcast(ctx, b)

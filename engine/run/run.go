@@ -156,9 +156,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		cancel()
 		e.sources.drain()
 	}()
-	if err := e.subscribe(); err != nil {
-		return err
-	}
+	e.subscribe()
 	if e.cfg.Store == nil {
 		for _, c := range e.campaigns {
 			e.step(c, campaign.Start{})
@@ -198,9 +196,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.busy()
 			e.tick()
 		}
-		if err := e.subscribe(); err != nil {
-			return err
-		}
+		e.subscribe()
 	}
 	return nil
 }
@@ -327,9 +323,10 @@ func (e *Engine) step(c *campaign.Campaign, ev campaign.Event) {
 	e.round.touch(c)
 	if why := e.expired(c, before, now); why != "" {
 		// Nothing of the wave has been done yet, so its effects are dropped with it.
+		wave := c.Header().Wave
 		effects = slices.DeleteFunc(effects, func(eff campaign.Effect) bool {
 			_, record := eff.Do.(session.Record)
-			return !record
+			return !record && c.WaveOf(eff.Session) == wave
 		})
 		effects = append(effects, c.Step(now, campaign.Abort{By: engineName, Reason: why})...)
 	}

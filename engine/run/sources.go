@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/network"
 )
 
@@ -19,7 +20,7 @@ type sources struct {
 
 	keeps bool // the network keeps for the next Run what this one has not taken
 	ctx   context.Context
-	apps  map[string]bool
+	apps  map[string]bool // whose subscription is made, or under way
 	wg    sync.WaitGroup
 }
 
@@ -30,33 +31,54 @@ func (s *sources) start(ctx context.Context, cfg Config) {
 		ctx: ctx, apps: map[string]bool{}}
 }
 
-// subscribe makes the subscriptions that are missing. With a Store a network that is away is waited for: what it has
-// for the engine it keeps.
-func (e *Engine) subscribe() error {
-	s, now := &e.sources, e.cfg.Clock.Now()
-	if !s.wanted && (s.retry.IsZero() || now.Before(s.retry)) {
-		return nil
+// subscribe makes the subscriptions that are missing; with Concurrent beside the engine, because a broker that is away
+// is found out by waiting for it.
+func (e *Engine) subscribe() {
+	s := &e.sources
+	if !s.wanted && (s.retry.IsZero() || e.cfg.Clock.Now().Before(s.retry)) {
+		return
 	}
 	s.wanted, s.retry = false, time.Time{}
 	for _, c := range e.campaigns {
 		if c.Ended() || s.apps[c.Application()] {
 			continue
 		}
-		ch, err := e.cfg.Network.Events(s.ctx, c.Application())
-		switch {
-		case err == nil:
-			s.wait = firstRetry
-			s.apps[c.Application()] = true
-			s.forward(ch)
-		case e.cfg.Store == nil || !errors.Is(err, network.ErrUnavailable):
-			return err
-		default:
-			e.log(c, Entry{Kind: "retry", Text: err.Error()})
-			s.retry, s.wait = now.Add(s.wait), min(2*s.wait, lastRetry)
-			return nil
+		s.apps[c.Application()] = true
+		if !e.cfg.Concurrent {
+			ch, err := e.cfg.Network.Events(s.ctx, c.Application())
+			e.subscribed(c, ch, err)
+			continue
 		}
+		go func() {
+			ch, err := e.cfg.Network.Events(s.ctx, c.Application())
+			r := request{reply: make(chan error, 1), do: func() error {
+				e.subscribed(c, ch, err)
+				return nil
+			}}
+			select {
+			case e.requests <- r:
+			case <-e.stopped:
+			}
+		}()
 	}
-	return nil
+}
+
+// subscribed takes what came of a subscription. With a Store a network that is away is waited for: what it has for the
+// engine it keeps.
+func (e *Engine) subscribed(c *campaign.Campaign, ch <-chan network.Event, err error) {
+	s := &e.sources
+	switch {
+	case err == nil:
+		s.wait = firstRetry
+		s.forward(ch)
+	case s.ctx.Err() != nil:
+	case e.cfg.Store == nil || !errors.Is(err, network.ErrUnavailable):
+		e.round.broken = err
+	default:
+		e.log(c, Entry{Kind: "retry", Text: err.Error()})
+		s.apps[c.Application()] = false
+		s.retry, s.wait = e.cfg.Clock.Now().Add(s.wait), min(2*s.wait, lastRetry)
+	}
 }
 
 func (s *sources) forward(ch <-chan network.Event) {

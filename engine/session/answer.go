@@ -26,36 +26,44 @@ func (c *Session) mcSetup(i int, at time.Time, cmd mcsetup.Command) {
 		}
 		d.Group = true
 		c.setUp(i)
+	case mcsetup.McClassBSessionAns:
+		c.windowAnswer(i, at, mcsetup.McClassCSessionAns(ans))
 	case mcsetup.McClassCSessionAns:
-		if ans.McGroupID != c.spec.McGroupID || c.st.Phase != PhaseAnnounce || !c.joins(d) ||
-			at.Before(c.st.Window.Announced) || at.Before(d.ClockAt) {
-			return // an answer to something else
-		}
-		d.answered(CmdWindow)
-		switch off := c.st.Window.Start.Sub(at) - time.Duration(ans.TimeToStart)*time.Second; {
-		case ans.DRError || ans.FreqError || ans.OtherErrors != 0:
-			if ans.McGroupUndefined { // LoRaMac-node sets all bits when the group is unknown
-				d.Group = false
-				return
-			}
-			c.fail(i, diag.StepSetup, diag.CauseWindowRefused, "the device refuses data rate or frequency of the window")
-		case ans.McGroupUndefined:
-			d.Group = false
-		case ans.StartMissed:
-			d.ClockWrong, d.StartMissed = true, true
-		case ans.TimeToStart == mcsetup.TimeToStartUnknown || off.Abs() >= c.spec.Plan.Guard:
-			d.ClockWrong = true
-		default:
-			d.Window = c.st.Window.Number
-			d.StartMissed = false
-			if d.Stage == StagePrepared {
-				c.setStage(i, StageArmed)
-			}
-		}
+		c.windowAnswer(i, at, ans)
 	case mcsetup.McGroupDeleteAns:
 		if ans.McGroupID == c.spec.McGroupID {
 			d.answered(CmdDropGroup)
 			c.dropped(i, 2)
+		}
+	}
+}
+
+// windowAnswer takes the answer to the announcement of a window.
+func (c *Session) windowAnswer(i int, at time.Time, ans mcsetup.McClassCSessionAns) {
+	d := &c.st.Devices[i]
+	if ans.McGroupID != c.spec.McGroupID || c.st.Phase != PhaseAnnounce || !c.joins(d) ||
+		at.Before(c.st.Window.Announced) || at.Before(d.ClockAt) {
+		return // an answer to something else
+	}
+	d.answered(CmdWindow)
+	switch off := c.st.Window.Start.Sub(at) - time.Duration(ans.TimeToStart)*time.Second; {
+	case ans.DRError || ans.FreqError || ans.OtherErrors != 0:
+		if ans.McGroupUndefined { // LoRaMac-node sets all bits when the group is unknown
+			d.Group = false
+			return
+		}
+		c.fail(i, diag.StepSetup, diag.CauseWindowRefused, "the device refuses data rate or frequency of the window")
+	case ans.McGroupUndefined:
+		d.Group = false
+	case ans.StartMissed:
+		d.ClockWrong, d.StartMissed = true, true
+	case ans.TimeToStart == mcsetup.TimeToStartUnknown || off.Abs() >= c.spec.Plan.Guard:
+		d.ClockWrong = true
+	default:
+		d.Window = c.st.Window.Number
+		d.StartMissed = false
+		if d.Stage == StagePrepared {
+			c.setStage(i, StageArmed)
 		}
 	}
 }

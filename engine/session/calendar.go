@@ -97,7 +97,7 @@ func (c Calendar) Add(t time.Time, d time.Duration) time.Time {
 	}
 	for {
 		start, end := c.Next(t)
-		if end.IsZero() || end.Sub(start) > d {
+		if end.IsZero() || end.Sub(start) >= d {
 			return start.Add(d)
 		}
 		d -= end.Sub(start)

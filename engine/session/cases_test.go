@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/applayer/diag"
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/session"
@@ -301,5 +302,28 @@ func TestForeignEventsAreIgnored(t *testing.T) {
 	}
 	if s := r.c.Rows()[0].Stage; s > session.StageGroup {
 		t.Errorf("nonsense brought the device to stage %s", s)
+	}
+}
+
+// TestClassB uses ping-slot sessions: they begin with a beacon period, and the devices are updated as in class C.
+func TestClassB(t *testing.T) {
+	for _, matrix := range []fragmentation.Matrix{fragmentation.V1, fragmentation.V2} {
+		r := newRig(t, options{seed: 4, n: 20, matrix: matrix, spec: func(s *session.Spec) {
+			s.ClassB = &session.ClassB{Periodicity: 3}
+			s.Plan.Pace = 8 * time.Second
+		}, change: func(i int, d *campaigntest.Device) { d.LossDown = float64(i%4) * 0.1 }})
+		r.run(96 * time.Hour)
+		for i := range r.devices {
+			r.wantUpdated(i)
+		}
+		if p := r.c.Progress(); airtime.GPSSeconds(p.Start)%128 != 0 || p.End.Sub(p.Start)%(128*time.Second) != 0 {
+			t.Errorf("window from %s to %s", p.Start, p.End)
+		}
+	}
+	spec := newRig(t, options{seed: 1, n: 2}).spec
+	spec.ClassB = &session.ClassB{Periodicity: 5}
+	spec.Plan.Pace = 8 * time.Second
+	if _, err := session.New(spec); !errors.Is(err, session.ErrSpec) {
+		t.Errorf("a pace of 8 s with a slot every 32 s: %v, want ErrSpec", err)
 	}
 }

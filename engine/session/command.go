@@ -52,6 +52,12 @@ func (c *Session) send(i int, kind Command) (op uint64, expires time.Time) {
 	case CmdWindow:
 		w := c.st.Window
 		s.FPort = applayer.FPortMcSetup
+		if b := c.spec.ClassB; b != nil {
+			s.Payload, err = mcsetup.AppendCommand(nil, c.ver, mcsetup.McClassBSessionReq{
+				McGroupID: c.spec.McGroupID, SessionTime: airtime.GPSSeconds(w.Start), Periodicity: b.Periodicity, TimeOut: w.TimeOut,
+				DLFreq: c.spec.Plan.Frequency, DR: uint8(c.spec.Plan.DataRate)})
+			break
+		}
 		s.Payload, err = mcsetup.AppendCommand(nil, c.ver, mcsetup.McClassCSessionReq{
 			McGroupID: c.spec.McGroupID, SessionTime: airtime.GPSSeconds(w.Start), TimeOut: w.TimeOut,
 			DLFreq: c.spec.Plan.Frequency, DR: uint8(c.spec.Plan.DataRate)})

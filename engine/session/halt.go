@@ -3,8 +3,6 @@ package session
 import (
 	"fmt"
 	"time"
-
-	"github.com/sower-fuota/sower/engine/network"
 )
 
 // pause stops all sending until resume.
@@ -144,24 +142,29 @@ func (c *Session) halt(why string) {
 	c.st.Halted = why
 	c.emit(Record{What: "halt", Text: why})
 	c.st.Paused = false
-	idle := c.st.Phase == PhaseIdle
 	c.flushDevices()
+	for i := range c.st.Devices {
+		if d := &c.st.Devices[i]; !d.Stage.final() {
+			d.Note = why
+			c.setStage(i, StageWithheld)
+		}
+	}
+	c.cleanUp()
+}
+
+// cleanUp closes the group and begins to delete the session on the devices.
+func (c *Session) cleanUp() {
 	c.closeGroup()
 	c.setPhase(PhaseCleanup)
 	c.st.Deadline = c.spec.Calendar.Add(c.now, c.spec.Timing.Cleanup)
 	for i := range c.st.Devices {
-		d := &c.st.Devices[i]
-		if !d.Stage.final() {
-			d.Note = why
-			c.setStage(i, StageWithheld)
-		}
-		c.mark(i)
-		d.Pending, d.NotBefore = Pending{}, time.Time{}
-		if d.dirty() {
+		if d := &c.st.Devices[i]; d.dirty() {
+			c.mark(i)
+			d.Pending, d.NotBefore = Pending{}, time.Time{}
 			c.cleaning++
 		}
 	}
-	if idle || c.cleaning == 0 {
+	if c.cleaning == 0 {
 		c.end()
 		return
 	}
@@ -233,50 +236,4 @@ func (c *Session) deferral(i int, at time.Time) {
 			d.Complete = c.now // it has as much time as one that never put it off
 		}
 	}
-}
-
-// frame takes the report of a gateway about a frame of the group. A fragment that no gateway has sent is made up
-// for by one more parity fragment: decoders in the field drop data that comes out of order, but take any parity.
-func (c *Session) frame(ev network.Event) {
-	if ev.Kind != network.EventDropped || ev.Group == "" || ev.Group != c.st.Group {
-		return
-	}
-	f := &c.st.Sent[ev.FCnt%recent]
-	if f.Position == 0 || f.FCnt != ev.FCnt {
-		return
-	}
-	f.Refusals++
-	fragment := c.spec.Plan.Fragment(f.Position)
-	if f.Refusals < len(c.spec.Gateways) {
-		c.emit(Record{What: "refused", Device: ev.Gateway, Cause: refusal(ev.Reason),
-			Text: refused(fragment, ev) + "; other gateways have sent it"})
-		return
-	}
-	if f.Position > c.spec.Plan.M {
-		c.st.ParitySent--
-	} else {
-		c.st.DataSent--
-	}
-	c.st.Refused++
-	c.st.Frames--
-	c.st.Airtime -= c.spec.Plan.FragmentToA
-	f.Position = 0
-	text := "; one more parity fragment makes up for it"
-	if c.st.Target < c.spec.Plan.Positions() {
-		c.st.Target++
-	} else {
-		text = "; the plan has no parity left to make up for it"
-	}
-	c.emit(Record{What: "refused", Device: ev.Gateway, Cause: refusal(ev.Reason), Text: refused(fragment, ev) + text})
-	if a := &c.st.Air; c.st.Phase == PhaseWindow {
-		// It was sent too fast for that gateway.
-		a.Rest = c.now.Add(c.spec.Plan.Pace)
-		if a.Op == 0 && a.Step == AirSend {
-			a.Next = latest(a.Next, a.Rest)
-		}
-	}
-}
-
-func refused(fragment int, ev network.Event) string {
-	return fmt.Sprintf("fragment %d was refused by gateway %s: %s", fragment, ev.Gateway, ev.Reason)
 }

@@ -2,7 +2,6 @@ package session
 
 import (
 	"bytes"
-	"strings"
 
 	"github.com/sower-fuota/sower/applayer/diag"
 )
@@ -73,17 +72,4 @@ func (c *Session) proveRaw(i int) {
 	if c.st.Phase != PhaseCleanup && c.st.Phase != PhaseEnded {
 		c.dropOnce(i)
 	}
-}
-
-// refusal is the cause for the word of a gateway.
-func refusal(reason string) diag.Cause {
-	switch r := strings.ToUpper(reason); {
-	case strings.Contains(r, "DUTY"):
-		return diag.CauseGatewayDutyCycle
-	case strings.Contains(r, "LATE"), strings.Contains(r, "EXPIRED"):
-		return diag.CauseGatewayTooLate
-	case strings.Contains(r, "COLLISION"):
-		return diag.CauseGatewayCollision
-	}
-	return diag.CauseOK
 }

@@ -68,3 +68,22 @@ func TestRawWithoutProof(t *testing.T) {
 		}
 	}
 }
+
+// TestZephyrCounts has devices that hear exactly as many fragments as there are, which is rarely enough, and say that
+// they miss none.
+func TestZephyrCounts(t *testing.T) {
+	r := newRig(t, options{seed: 1, n: 8, matrix: fragmentation.V1, spec: func(s *session.Spec) {
+		s.Raw = &session.Raw{Proof: session.ProofUplink, FPort: 2, Bytes: says}
+	}, change: func(_ int, d *campaigntest.Device) {
+		d.Stock, d.Says, d.LossUp, d.LossDown = campaigntest.Zephyr, says, 0, 0
+	}})
+	for i, d := range r.devices { // frame 1 is the canary
+		d.Lose = func(frame int) bool { return frame >= 2+i && frame < 2+i+r.spec.Plan.Parity }
+	}
+	r.run(96 * time.Hour)
+	for i, row := range r.c.Rows() {
+		if row.Stage != session.StageUpdated || r.devices[i].Running() != newVersion {
+			t.Errorf("device %d: %+v", i, row)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sower-fuota/sower/applayer/diag"
+	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/session"
 	"github.com/sower-fuota/sower/simulator/campaigntest"
 )
@@ -40,8 +41,30 @@ func TestRefusedFragments(t *testing.T) {
 	if p.Window != 1 {
 		t.Errorf("%d windows, want the refused fragments to be made up for in the first", p.Window)
 	}
-	if sent := p.DataSent + p.ParitySent; sent < p.M || p.DataSent > p.M-p.M/10+1 {
+	if sent := p.DataSent + p.ParitySent; sent < p.M+r.spec.Plan.Parity || p.DataSent > p.M-p.M/10+1 {
 		t.Errorf("%d data and %d parity fragments counted as sent", p.DataSent, p.ParitySent)
+	}
+}
+
+// TestRefusedByOneGateway has two gateways of which one refuses, and says so twice: the fragment was sent all the same.
+func TestRefusedByOneGateway(t *testing.T) {
+	r := newRig(t, options{seed: 2, n: 6, spec: func(s *session.Spec) { s.Gateways = []network.EUI64{{0xaa}, {0xbb}} }})
+	told := 0
+	r.broadcasted = func(n int) {
+		if n < 3 || told > 0 {
+			return
+		}
+		told++
+		r.w.After(time.Second, "refused", func() {
+			for range 2 {
+				r.step(session.Heard{Event: network.Event{Kind: network.EventDropped, Group: "sower-test", Gateway: network.EUI64{0xbb},
+					FCnt: uint32(r.net.Frames() - 1), At: r.w.Now(), Reason: "COLLISION_PACKET"}})
+			}
+		})
+	}
+	r.run(48 * time.Hour)
+	if p := r.c.Progress(); p.Refused != 0 || p.DataSent != p.M || strings.Count(r.text("refused"), "other gateways have sent it") != 1 {
+		t.Errorf("%d refused, %d of %d data fragments sent; log: %q", p.Refused, p.DataSent, p.M, r.text("refused"))
 	}
 }
 

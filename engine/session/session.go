@@ -1,5 +1,6 @@
-// Package session is the domain of a firmware session over LoRaWAN class C multicast: one block, one group,
-// many devices, by TS003–TS006 in version 1 or 2 and the diagnostic package of this project.
+// Package session is the domain of a firmware session over LoRaWAN multicast: one block, one group,
+// many devices, by TS003–TS006 in version 1 or 2 and the diagnostic package of this project. With [Raw] it serves
+// devices that have TS003–TS005 only.
 //
 // A [Session] is a pure state machine. [Session.Step] takes the time and one event and returns effects; the
 // caller carries them out in order and reports their results as events. It reads no clock, sends nothing,
@@ -11,14 +12,25 @@
 //	prepare   every device: package version, running version, clock, multicast group, fragmentation session
 //	announce  every device that is ready: class C window, checked against the clock of the device
 //	window    canary, data fragments, first parity burst, then rounds of status request and top-up
-//	collect   unicast status of the devices that were not heard; announce again while somebody is worth it
-//	finish    each device on its own: image valid, reboot, new version, one more uplink, clean-up
+//	collect   unicast status of those whose silence says nothing; announce again while somebody is worth it
+//	finish    each device on its own: last fragments by unicast, image valid, reboot, new version, so many uplinks
+//	          without a reset, clean-up
+//	cleanup   only if devices were taken out: session and group are deleted on those that are heard
+//
+// Silence after a status request that devices answer only if they miss something is taken as "complete": the image
+// proves it, and where it does not, the device is asked. A fragment that a gateway refuses is made up for by one more
+// parity fragment. The rule by which a device is worth saving stands in [Limits] before the first fragment.
+//
+// [Pause] and [Continue] hold a session, [Withhold] takes devices out of it, [Calendar] confines it to maintenance
+// windows. Devices with little battery ([Spec.MinBattery]) and those that put the update off are waited for.
 //
 // A class A device is reached only in answer to an uplink, so every unicast command waits for one; at most
 // one command per device is under way. Answers may be lost, late, repeated and several in one uplink.
 //
-// The package does not choose devices, keys or parameters, and knows one group with one parity matrix: a
-// device that speaks another version of TS004 belongs in a session of its own.
+// The windows are those of class C or, with [ClassB], ping-slot sessions.
+//
+// The package does not choose devices, keys or parameters, and knows one group with one parity
+// matrix: a device that speaks another version of TS004 belongs in a session of its own.
 package session
 
 import (
@@ -55,6 +67,7 @@ type Spec struct {
 	McGroupID  uint8   // on the devices, 0..3
 	Descriptor [4]byte // some devices insist on a value
 
+	ClassB     *ClassB  // nil: class C windows
 	Raw        *Raw     // nil: a firmware session
 	MinBattery int      // per cent; a device known to have less is not told to reboot
 	Calendar   Calendar // when the session may send
@@ -63,6 +76,15 @@ type Spec struct {
 	Timing       Timing
 	Limits       Limits
 }
+
+// ClassB makes the windows class B ping-slot sessions. The network sends each fragment in the next slot of the group;
+// the pace of the plan must leave it one.
+type ClassB struct {
+	Periodicity uint8 // 0..7: 2^(7-Periodicity) ping slots in each beacon period of 128 s
+}
+
+// beaconPeriod is the unit of time of class B.
+const beaconPeriod = 128 * time.Second
 
 // Target is one device of a session.
 type Target struct {
@@ -156,6 +178,10 @@ func (s *Spec) validate() error {
 		return fmt.Errorf("%w: pace %s, want more than 0", ErrSpec, p.Pace)
 	case p.Matrix != fragmentation.V1 && p.Matrix != fragmentation.V2:
 		return fmt.Errorf("%w: matrix %s, devices speak v1 or v2", ErrSpec, p.Matrix)
+	case s.ClassB != nil && s.ClassB.Periodicity > 7:
+		return fmt.Errorf("%w: ping-slot periodicity %d, want 0..7", ErrSpec, s.ClassB.Periodicity)
+	case s.ClassB != nil && p.Pace < time.Second<<s.ClassB.Periodicity:
+		return fmt.Errorf("%w: pace %s, but periodicity %d has a ping slot every %s", ErrSpec, p.Pace, s.ClassB.Periodicity, time.Second<<s.ClassB.Periodicity)
 	case s.MinBattery < 0 || s.MinBattery > 100:
 		return fmt.Errorf("%w: minimum battery %d %%, want 0..100", ErrSpec, s.MinBattery)
 	case s.Raw != nil && (s.Raw.Proof > ProofTag || s.Raw.Offset < 0):
@@ -173,6 +199,9 @@ func (s *Spec) validate() error {
 		return fmt.Errorf("%w: %w", ErrSpec, err)
 	}
 	least := 2*p.Guard + p.AnswerWindow() + 10*p.Pace
+	if s.ClassB != nil {
+		least = max(least, beaconPeriod)
+	}
 	if longest, ok := s.Calendar.longest(); ok && longest < 2*least {
 		return fmt.Errorf("%w: the longest maintenance window lasts %s, a receive window for some fragments takes %s", ErrSpec, longest, 2*least)
 	}

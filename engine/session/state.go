@@ -20,7 +20,7 @@ const (
 	PhaseWindow
 	PhaseCollect
 	PhaseFinish
-	PhaseCleanup // after an abort: sessions and groups are being deleted on the devices
+	PhaseCleanup // after devices were taken out: sessions and groups are being deleted on them
 	PhaseEnded
 )
 
@@ -150,8 +150,8 @@ const recent = 32
 // Frame is a fragment that was handed to the network.
 type Frame struct {
 	FCnt     uint32
-	Position int // 0: none
-	Refusals int // by so many gateways
+	Position int    // 0: none
+	Refused  uint64 // by which of the first 64 gateways
 }
 
 // Window is a class C window. All devices have the same.

@@ -126,13 +126,18 @@ func (c *Session) Group() network.Group {
 			eui = append(eui, d.EUI)
 		}
 	}
+	class, periodicity := network.ClassC, uint8(0)
+	if b := c.spec.ClassB; b != nil {
+		class, periodicity = network.ClassB, b.Periodicity
+	}
 	return network.Group{
 		Name:        "sower-" + c.spec.ID,
 		Application: c.spec.Application,
 		McAddr:      c.spec.McAddr,
 		AppSKey:     mcsetup.McAppSKey(key, c.spec.McAddr),
 		NwkSKey:     mcsetup.McNwkSKey(key, c.spec.McAddr),
-		Class:       network.ClassC,
+		Class:       class,
+		Periodicity: periodicity,
 		DataRate:    c.spec.Plan.DataRate,
 		Frequency:   c.spec.Plan.Frequency,
 		Gateways:    c.spec.Gateways,

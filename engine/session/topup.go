@@ -24,6 +24,7 @@ func (c *Session) topUp() {
 			most = max(most, c.need(d))
 		}
 	}
+	most = max(c.capped(most), 0)
 	room := int((c.st.Window.End.Sub(c.now)-p.Guard-p.AnswerWindow())/p.Pace) - asks
 	switch {
 	case c.st.Next <= c.st.Target: // for fragments that gateways have refused
@@ -41,7 +42,7 @@ func (c *Session) topUp() {
 		c.closeWindow()
 		return
 	}
-	most = c.capped(min(most, room))
+	most = min(most, room)
 	a.Round++
 	c.st.Target = c.st.Next - 1 + most
 	c.emit(Record{What: "top-up", Text: fmt.Sprintf("%d more parity fragments, because %d devices miss some", most, missing)})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/applayer"
 	"github.com/sower-fuota/sower/applayer/datablock"
 	"github.com/sower-fuota/sower/applayer/diag"
@@ -41,7 +42,9 @@ func (c *Session) advance() {
 				c.decide()
 			}
 		case PhaseFinish:
-			if c.final() == len(c.st.Devices) {
+			if c.final() == len(c.st.Devices) && c.count[StageWithheld] > 0 {
+				c.cleanUp() // they were taken out before they had deleted anything
+			} else if c.final() == len(c.st.Devices) {
 				c.end()
 			} else if c.count[StageIncomplete]+c.count[StagePrepared] > 0 {
 				c.decide()
@@ -120,12 +123,37 @@ func (c *Session) announce() {
 		frames += c.spec.Plan.M - c.st.Resend + 1
 	}
 	w.TimeOut, _ = c.spec.Plan.Window(frames+frames/4+2*asks+10, 3+asks)
+	if c.spec.ClassB != nil { // counts beacon periods of 2^7 s
+		w.TimeOut = max(w.TimeOut, 7) - 7
+	}
+	w.Start = c.align(w.Start)
 	c.intoCalendar(w)
-	w.End = w.Start.Add(time.Second << w.TimeOut)
+	w.End = w.Start.Add(c.lasts(w.TimeOut))
 	c.setPhase(PhaseAnnounce)
 	c.emit(Record{What: "window", Text: fmt.Sprintf("number %d, starts %s, lasts %s, %d fragments to send",
 		w.Number, w.Start.UTC().Format(time.RFC3339), w.End.Sub(w.Start), frames)})
 	c.serveAll()
+}
+
+// lasts returns how long a window with that TimeOut is.
+func (c *Session) lasts(timeOut uint8) time.Duration {
+	if c.spec.ClassB != nil {
+		return beaconPeriod << timeOut
+	}
+	return time.Second << timeOut
+}
+
+// align returns the first instant at or after t at which a window can begin: a whole second, in class B the start of a
+// beacon period of GPS time.
+func (c *Session) align(t time.Time) time.Time {
+	unit := time.Second
+	if c.spec.ClassB != nil {
+		unit = beaconPeriod
+	}
+	if over := airtime.GPS(t) % unit; over > 0 {
+		t = t.Add(unit - over)
+	}
+	return t
 }
 
 // intoCalendar moves and shortens a window so that it lies within what the calendar allows.
@@ -134,17 +162,14 @@ func (c *Session) intoCalendar(w *Window) {
 	if end.IsZero() {
 		return
 	}
-	if want := time.Second << w.TimeOut; end.Sub(start)-time.Second < want {
+	if want := c.lasts(w.TimeOut); end.Sub(start)-time.Second < want {
 		// A fresh start has more room than what is left of this one.
 		if s, e := c.spec.Calendar.Next(end); e.Sub(s) > end.Sub(start) {
 			start, end = s, e
 		}
 	}
-	w.Start = start
-	if s := start.Truncate(time.Second); s.Before(start) {
-		w.Start = s.Add(time.Second)
-	}
-	for w.TimeOut > 0 && w.Start.Add(time.Second<<w.TimeOut).After(end) {
+	w.Start = c.align(start)
+	for w.TimeOut > 0 && w.Start.Add(c.lasts(w.TimeOut)).After(end) {
 		w.TimeOut--
 	}
 }

@@ -37,6 +37,9 @@ func (s *Store) Commit(ctx context.Context, r *run.Round) error {
 			t.change(c)
 		}
 		t.failed(jobs.Apply(queue{t}, r.Now, r.Jobs))
+		if last := lastJob(r.Jobs); last > 0 {
+			t.exec("update last_job set id = max(id, ?)", last)
+		}
 		for _, g := range r.Groups {
 			t.exec("replace into groups values (?, ?, ?, ?)", string(g.ID), g.Campaign, g.Session, g.NextFCnt)
 		}
@@ -66,6 +69,16 @@ func (s *Store) Commit(ctx context.Context, r *run.Round) error {
 	return err
 }
 
+// lastJob is the highest ID that was given to a job.
+func lastJob(changes []jobs.Change) (id uint64) {
+	for _, c := range changes {
+		if c.Do == jobs.Enqueue {
+			id = max(id, c.Job.ID)
+		}
+	}
+	return id
+}
+
 // fence makes sure that nobody else has taken the store over.
 func (t *tx) fence() {
 	var epoch int64
@@ -76,13 +89,14 @@ func (t *tx) fence() {
 	}
 }
 
-// json is the JSON of a value; of a struct without the fields that are zero.
+// json is the JSON of a value.
 func (t *tx) json(v any) []byte {
 	b, err := json.Marshal(v)
 	t.failed(err)
 	return b
 }
 
+// sparse is the JSON of a struct without the fields that are zero.
 func (t *tx) sparse(v any) []byte {
 	b, err := sparse(v)
 	t.failed(err)

@@ -160,6 +160,12 @@ func (s *Store) migrate(ctx context.Context) error {
 // Close closes the database. What was committed is in it.
 func (s *Store) Close() error {
 	var errs []error
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for query, st := range s.statements { // SQLite keeps a connection as long as one of its statements
+		errs = append(errs, st.Close())
+		delete(s.statements, query)
+	}
 	if s.read != nil {
 		errs = append(errs, s.read.Close())
 	}
@@ -194,7 +200,7 @@ func (s *Store) Backup(ctx context.Context, path string) (err error) {
 	if _, err := db.ExecContext(ctx, "vacuum into ?", path); err != nil {
 		return fmt.Errorf("store: backup: %w", err)
 	}
-	if err := f.Sync(); err != nil {
+	if err := errors.Join(f.Sync(), syncDir(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("store: backup: %w", err)
 	}
 	return nil

@@ -139,6 +139,46 @@ func TestCommitIsAllOrNothing(t *testing.T) {
 	commit(t, s, &run.Round{Created: []run.Created{{Campaign: newCampaign(t, "x", 1)}}}) // and the store goes on
 }
 
+// TestOnCommit lets tests die on both sides of a commit.
+func TestOnCommit(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sower.db")
+	dead := errors.New("dead")
+	s, err := Open(t.Context(), path, Options{NoSync: true, OnCommit: func(n int, before bool) error {
+		if n == 2 && before || n == 3 && !before {
+			return dead
+		}
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	restore(t, s)
+	for n, want := range []error{nil, dead, dead} {
+		if err := s.Commit(t.Context(), &run.Round{Now: now, Groups: []run.Group{{ID: network.GroupID('a' + rune(n))}}}); !errors.Is(err, want) {
+			t.Errorf("commit %d = %v, want %v", n+1, err, want)
+		}
+	}
+	if snap := restore(t, s); len(snap.Groups) != 2 || snap.Groups[0].ID != "a" || snap.Groups[1].ID != "c" {
+		t.Errorf("groups %v, want those of the first commit and of the third", snap.Groups)
+	}
+}
+
+// TestCommitsSurviveAPowerCut makes sure that production has what SQLite needs for that.
+func TestCommitsSurviveAPowerCut(t *testing.T) {
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "sower.db"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal", "foreign_keys": "1"} { // 2 is FULL
+		var got string
+		if err := s.conn.QueryRowContext(t.Context(), "pragma "+pragma).Scan(&got); err != nil || got != want {
+			t.Errorf("%s = %s, %v, want %s", pragma, got, err, want)
+		}
+	}
+}
+
 func TestFence(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sower.db")
 	a, b := newStore(t, path), newStore(t, path)

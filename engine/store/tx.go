@@ -94,7 +94,6 @@ func (q queue) Enqueue(_ time.Time, j jobs.Job) error {
 		j.ID, j.Owner, nanos(j.Due), int64(j.Wait), append([]byte{}, j.Data...)) == 0 && q.err == nil {
 		return fmt.Errorf("%w: %d", jobs.ErrExists, j.ID)
 	}
-	q.exec("update last_job set id = max(id, ?)", j.ID)
 	return q.err
 }
 

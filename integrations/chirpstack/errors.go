@@ -14,6 +14,8 @@ import (
 var (
 	errUnimplemented = errors.New("the server does not have this call; " + works)
 	errExists        = errors.New("exists already")
+	// errNoRight is what ChirpStack says without a text: the token itself is good.
+	errNoRight = errors.New("the token lacks the right, or the object does not exist")
 )
 
 // wrap turns the error of an RPC into one of package network. ChirpStack's codes are irregular: a missing
@@ -38,7 +40,7 @@ func (n *Network) wrap(what string, err error, repeatable bool) error {
 		return kind(network.ErrUncertain, text)
 	case codes.Unauthenticated, codes.PermissionDenied:
 		if msg == "" {
-			msg = "the token lacks the right, or the object does not exist"
+			return fmt.Errorf("chirpstack: %s: %w: %w; check the API key on server %s", what, network.ErrDenied, errNoRight, n.name)
 		}
 		return kind(network.ErrDenied, msg+"; check the API key on server "+n.name)
 	case codes.NotFound:

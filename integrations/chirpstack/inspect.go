@@ -60,6 +60,9 @@ const works = "ChirpStack 4.12 or a later 4.x works"
 // Version returns the version of the server, and ErrInvalid for one that the package does not work with.
 func (n *Network) Version(ctx context.Context) (string, error) {
 	res, err := get(ctx, n, "version", api.NewInternalServiceClient(n.conn).GetVersion, &emptypb.Empty{})
+	if errors.Is(err, errNoRight) {
+		return n.least(ctx)
+	}
 	if errors.Is(err, errUnimplemented) {
 		return "", fmt.Errorf("chirpstack: version: %w: the server does not tell its version; %s", network.ErrInvalid, works)
 	}
@@ -78,6 +81,20 @@ func (n *Network) Version(ctx context.Context) (string, error) {
 		return text, fmt.Errorf("chirpstack: version: %w: %s has no place for GenAppKey; %s", network.ErrInvalid, text, works)
 	}
 	return text, nil
+}
+
+// least is the version as far as an API key can tell: ChirpStack answers GetVersion to users only. The service of
+// deployments came with 4.12, as GenAppKey did; whether the key may look at deployments does not matter.
+func (n *Network) least(ctx context.Context) (string, error) {
+	_, err := get(ctx, n, "version", api.NewFuotaServiceClient(n.conn).ListDeployments,
+		&api.ListFuotaDeploymentsRequest{Limit: 1, ApplicationId: "00000000-0000-0000-0000-000000000000"})
+	switch {
+	case errors.Is(err, network.ErrUnavailable):
+		return "", err
+	case errors.Is(err, errUnimplemented) && defended("version-gate"):
+		return "older than 4.12", fmt.Errorf("chirpstack: version: %w: the server is older than 4.12 and has no place for GenAppKey; %s", network.ErrInvalid, works)
+	}
+	return "4.12 or later", nil
 }
 
 // Application returns an application. One that does not exist is ErrNotFound for the token of an administrator,

@@ -3,6 +3,7 @@ package networkserver
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"strings"
 	"time"
 
@@ -32,7 +33,10 @@ func (s *Server) newGRPC() *grpc.Server {
 			return status.Errorf(codes.Unimplemented, "%s is not simulated", method)
 		}),
 	)
-	api.RegisterInternalServiceServer(g, internalService{s: s})
+	api.RegisterInternalServiceServer(g, internalService{})
+	if s.hasFuota() {
+		api.RegisterFuotaServiceServer(g, fuotaService{})
+	}
 	api.RegisterTenantServiceServer(g, tenantService{s: s})
 	api.RegisterApplicationServiceServer(g, applicationService{s: s})
 	api.RegisterDeviceProfileServiceServer(g, profileService{s: s})
@@ -135,11 +139,27 @@ func (s *Server) apiRegion() common.Region {
 
 type internalService struct {
 	api.UnimplementedInternalServiceServer
-	s *Server
 }
 
-func (x internalService) GetVersion(context.Context, *emptypb.Empty) (*api.GetVersionResponse, error) {
-	return &api.GetVersionResponse{Version: x.s.cfg.Version}, nil
+// GetVersion is for users who log in. No API key may call it, that of an administrator neither.
+func (internalService) GetVersion(context.Context, *emptypb.Empty) (*api.GetVersionResponse, error) {
+	return nil, errForbidden
+}
+
+// fuotaService has no deployments.
+type fuotaService struct {
+	api.UnimplementedFuotaServiceServer
+}
+
+func (fuotaService) ListDeployments(context.Context, *api.ListFuotaDeploymentsRequest) (*api.ListFuotaDeploymentsResponse, error) {
+	return &api.ListFuotaDeploymentsResponse{}, nil
+}
+
+// hasFuota reports whether the version has the service of deployments, which came with 4.12.
+func (s *Server) hasFuota() bool {
+	var major, minor int
+	_, err := fmt.Sscanf(s.cfg.Version, "%d.%d", &major, &minor)
+	return err != nil || major > 4 || major == 4 && minor >= 12
 }
 
 type tenantService struct {

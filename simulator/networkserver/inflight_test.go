@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/sower-fuota/sower/simulator/radio"
 	"github.com/sower-fuota/sower/simulator/world"
@@ -42,14 +41,14 @@ func TestCallInFlightHoldsTheWorld(t *testing.T) {
 	s.mu.Lock()
 	answered := make(chan error, 1)
 	go func() {
-		_, err := api.NewInternalServiceClient(conn).GetVersion(ctx, &emptypb.Empty{})
+		_, err := api.NewTenantServiceClient(conn).List(ctx, &api.ListTenantsRequest{})
 		answered <- err
 	}()
 	for err = nil; err == nil && ctx.Err() == nil; { // the call takes a while to arrive
 		w.After(time.Second, "event", func() {})
 		err = w.Run(ctx, w.Now().Add(time.Second))
 	}
-	if !errors.Is(err, world.ErrStalled) || !strings.Contains(err.Error(), "gRPC call /api.InternalService/GetVersion (1)") {
+	if !errors.Is(err, world.ErrStalled) || !strings.Contains(err.Error(), "gRPC call /api.TenantService/List (1)") {
 		t.Errorf("Run = %v, want ErrStalled naming the call", err)
 	}
 	s.mu.Unlock()
