@@ -136,14 +136,28 @@ func (c *Session) sessionSet(i int, at time.Time, ans datablock.FragSessionSetup
 	case ans.WrongDescriptor:
 		c.suspect(i, diag.StepSetup, diag.CauseDescriptorWrong, "")
 	default:
-		d.Frag, d.FragAt = true, at
+		d.Frag, d.FragAt, d.Unsure = true, at, false
 		c.setUp(i)
+		if d.Stage == StagePrepared && c.st.Phase == PhaseAnnounce && d.Window == c.st.Window.Number {
+			c.setStage(i, StageArmed)
+		}
 	}
 }
 
 // status takes an answer to a status request, multicast or unicast.
 func (c *Session) status(i int, at time.Time, ans datablock.FragSessionStatusAns) {
 	d := &c.st.Devices[i]
+	if ans.SessionDoesNotExist {
+		if d.Frag && d.Stage >= StagePrepared && d.Stage <= StageComplete && at.After(d.FragAt) {
+			d.answered(CmdStatus)
+			c.gone(i)
+		}
+		return
+	}
+	if d.Unsure && d.Stage < StageReceiving {
+		d.answered(CmdStatus)
+	}
+	d.Unsure = false
 	if d.Stage < StageReceiving || d.Stage > StageComplete {
 		return
 	}
@@ -154,11 +168,6 @@ func (c *Session) status(i int, at time.Time, ans datablock.FragSessionStatusAns
 	}
 	sent := c.st.Frames - d.ArmedFrom
 	switch {
-	case ans.SessionDoesNotExist:
-		// Data has flowed, so the old counter is used up.
-		d.SessionCnt++
-		d.Frag, d.Missing, d.Received, d.Armed = false, -1, 0, 0
-		c.setStage(i, StageIncomplete)
 	case ans.MemoryError:
 		d.Missing = int(ans.MissingFrag)
 		c.suspect(i, diag.StepReceive, diag.CauseLossExceeded, "lost more fragments than its memory can repair")
@@ -176,13 +185,32 @@ func (c *Session) status(i int, at time.Time, ans datablock.FragSessionStatusAns
 		d.Presumed = true // some stacks go on saying 1 for ever; the image will tell
 		c.complete(i)
 	case ans.NbFragReceived == 0 && c.left(d):
-		d.Missing, d.Armed = -1, 0
-		c.setStage(i, StageIncomplete)
+		c.empty(i)
 	case ans.NbFragReceived == 0 && sent >= 10:
 		c.fail(i, diag.StepReceive, diag.CauseKeyMismatch, "")
 	default:
 		c.misses(i, ans)
 	}
+}
+
+// gone notes that a device has lost its fragmentation session, which must be set up again before the next window.
+func (c *Session) gone(i int) {
+	d := &c.st.Devices[i]
+	if d.Armed > 0 {
+		d.SessionCnt++ // data has flowed, so the old counter is used up
+	}
+	d.Frag, d.Unsure = false, false
+	c.empty(i)
+}
+
+// empty notes that a device holds no fragment.
+func (c *Session) empty(i int) {
+	d := &c.st.Devices[i]
+	d.Missing, d.Received, d.Armed, d.Presumed = -1, 0, 0, false
+	if c.st.Phase != PhaseAnnounce || !c.offers(d) {
+		d.Window = 0
+	}
+	c.setStage(i, StagePrepared)
 }
 
 // misses takes the number of fragments that a device says it misses.

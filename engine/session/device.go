@@ -65,6 +65,9 @@ func (c *Session) serveOnce(i int) (wake time.Time, again bool) {
 			return wake, true
 		}
 	}
+	if until := c.kept(&d.Pending); c.now.Before(until) {
+		return earliest(wake, until), false
+	}
 	kind, at := c.want(d)
 	if kind == CmdNone {
 		d.Pending = Pending{}
@@ -101,6 +104,18 @@ func (c *Session) serveOnce(i int) (wake time.Time, again bool) {
 	op, expires := c.send(i, kind)
 	*p = Pending{Kind: kind, Op: op, Queued: c.now, Expires: expires, Attempts: p.Attempts}
 	return earliest(wake, expires), false
+}
+
+// kept returns until when a command that was queued before a join may still be delivered or answered; zero: there is
+// none.
+func (c *Session) kept(p *Pending) time.Time {
+	switch {
+	case !p.Kept || p.Op == 0:
+		return time.Time{}
+	case p.Delivered.IsZero():
+		return p.Expires
+	}
+	return p.Delivered.Add(c.answerTime(p.Kind))
 }
 
 // judge gives up a device that is silent or stays too long in its stage, and returns when to judge again.
@@ -175,8 +190,14 @@ func (c *Session) want(d *Device) (cmd Command, at time.Time) {
 			return CmdSession, at
 		case d.ClockWrong:
 			return CmdResync, at
-		case d.Window != c.st.Window.Number:
+		case d.Window != c.st.Window.Number && c.offers(d):
 			return CmdWindow, at
+		case d.Unsure:
+			return CmdStatus, at
+		}
+	case StageArmed:
+		if c.st.Phase == PhaseAnnounce && d.Unsure {
+			return CmdStatus, at
 		}
 	case StageReceiving:
 		return CmdStatus, at
@@ -322,6 +343,8 @@ func (c *Session) giveUp(i int, kind Command) {
 		c.fail(i, diag.StepSetup, diag.CauseSetupTimeout, note)
 	case kind == CmdFragment || kind == CmdStatus && d.Stage == StageRepair:
 		c.fail(i, diag.StepReceive, diag.CauseLossExceeded, note)
+	case kind == CmdStatus && (d.Unsure || d.Stage == StageReceiving && c.left(d)):
+		c.gone(i) // a device that joins again and has no session has nothing to answer with in version 1
 	case kind == CmdStatus && d.Stage == StageReceiving:
 		c.complete(i) // presumed; the image will prove it
 	case kind == CmdStatus:

@@ -213,6 +213,7 @@ type Device struct {
 	Group       bool // multicast group set up
 	Frag        bool // fragmentation session set up
 	FragAt      time.Time
+	Unsure      bool // it has joined again: whether the fragmentation session has survived is not known
 	Window      int  // number of the window that it has confirmed
 	ClockWrong  bool // its clock disagrees; it is being told to resynchronise
 	StartMissed bool // it said that the window had begun
@@ -264,6 +265,7 @@ type Pending struct {
 	Expires   time.Time
 	Attempts  int // deliveries so far
 	Uplinks   int // since it was queued
+	Kept      bool // queued before a join; nothing else is sent while it may still arrive
 }
 
 // Command is a kind of unicast command.

@@ -164,6 +164,8 @@ func (c *Session) decide() {
 		switch {
 		case tail:
 			c.repair(i)
+		case !d.Frag && !d.FragAt.IsZero() && !d.LastUp.Before(c.st.Window.Announced):
+			c.fail(i, diag.StepReceive, diag.CauseNoSession, "has lost its fragmentation session, and is not worth another data pass")
 		case d.Stage == StageIncomplete || d.Armed > 0:
 			c.fail(i, diag.StepReceive, diag.CauseLossExceeded, c.fragments(max(d.Missing, 0)))
 		case d.ClockWrong:
@@ -186,13 +188,12 @@ func (c *Session) decide() {
 	}
 	if most > 0 {
 		c.st.Repairs++
-		if !again {
+		if again {
+			c.st.Resend, c.st.Next = 1, max(c.st.Next, c.spec.Plan.M+1)
+		} else {
 			most = c.capped(most)
 		}
 		c.st.Target = c.st.Next - 1 + most
-		if again {
-			c.st.Resend = 1
-		}
 		c.announce()
 		return
 	}

@@ -122,7 +122,12 @@ func (c *Session) joined(i int, at time.Time) {
 		}
 	}
 	rebooted := d.Stage == StageReady && d.Pending.Kind == CmdReboot && !d.Pending.Delivered.IsZero()
-	d.Pending = Pending{}
+	if p := &d.Pending; p.Op != 0 && p.Delivered.IsZero() && !rebooted {
+		// Some servers keep their queues over a join, others do not, and none says so.
+		p.Kept, p.Uplinks = true, 0
+	} else {
+		*p = Pending{Kind: p.Kind, Attempts: p.Attempts}
+	}
 	if rebooted {
 		c.rebooting(i, at) // its answer was lost
 	}
@@ -130,23 +135,23 @@ func (c *Session) joined(i int, at time.Time) {
 		return
 	}
 	d.Group, d.Window = false, 0
-	switch d.Stage {
-	case StageReceiving, StageIncomplete:
-		// A status answer will tell whether the fragments have survived.
-		c.setStage(i, StageReceiving)
-	case StageArmed:
-		c.setStage(i, StagePrepared)
-		fallthrough
-	default:
-		if d.Armed > 0 {
-			c.setStage(i, StageReceiving)
-			return
-		}
+	switch {
+	case c.st.Phase == PhasePrepare:
 		// No data has flowed, so the same set-up may be repeated.
 		d.Frag = false
-		if c.st.Phase == PhasePrepare {
-			c.setStage(i, StageDiscover)
-			c.setUp(i)
+		c.setStage(i, StageDiscover)
+		c.setUp(i)
+	case d.Armed > 0 && (c.st.Phase != PhaseAnnounce || c.windowOpen()):
+		// A status answer will tell whether the fragments have survived.
+		c.setStage(i, StageReceiving)
+	default:
+		if d.Stage == StageArmed {
+			c.setStage(i, StagePrepared)
 		}
+		// It holds nothing, and version 1 cannot say that there is no session.
+		if c.ver == applayer.V1 && d.Armed == 0 {
+			d.Frag = false
+		}
+		d.Unsure = d.Frag
 	}
 }

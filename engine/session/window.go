@@ -111,6 +111,12 @@ func (c *Session) joins(d *Device) bool {
 	return d.Stage == StagePrepared || d.Stage == StageArmed || d.Stage == StageIncomplete
 }
 
+// offers reports whether the window that is announced is of use to a device: parity alone is none to one that holds
+// nothing.
+func (c *Session) offers(d *Device) bool {
+	return !d.fresh() || c.st.Next <= c.spec.Plan.M || c.st.Resend > 0
+}
+
 // announce fixes the next window and asks the devices for it.
 func (c *Session) announce() {
 	w := &c.st.Window
@@ -179,7 +185,7 @@ func (c *Session) openWindow() {
 	armed := 0
 	for i := range c.st.Devices {
 		d := &c.st.Devices[i]
-		if !c.joins(d) || d.Window != c.st.Window.Number {
+		if !c.joins(d) || !d.Group || !d.Frag || d.Window != c.st.Window.Number {
 			continue
 		}
 		armed++

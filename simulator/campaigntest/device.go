@@ -43,6 +43,7 @@ type Device struct {
 	// Faults.
 	Silent          bool          // never sends
 	RejoinAt        time.Duration // joins again, this long after the start; 0: never
+	Forgets         bool          // loses its fragmentation session when it joins again
 	Refuses         bool          // has no memory for the session
 	Stops           diag.Cause    // ends with this cause after the block
 	IgnoresReboot   bool          // never reboots
@@ -86,6 +87,7 @@ type Device struct {
 	Uplinks       int
 	Steady        int  // since it last joined
 	StatusAnswers int  // sent
+	SetUps        int  // FragSessionSetupReq received
 	CompleteFrame int  // multicast frame with which the block was complete, counted from 1 over all groups
 	Corrupt       bool // reassembled something else than Block
 	Dropped       bool // session and group deleted at the end
@@ -116,10 +118,30 @@ func (d *Device) boot() {
 	}
 }
 
-// rejoin loses groups and windows; the fragments are in flash.
+// Rejoin makes the device join again now; it is called within a world event.
+func (d *Device) Rejoin() { d.net.locked(d.rejoin) }
+
+// Forget makes the device lose its fragmentation session and all it holds of it, but not its group.
+func (d *Device) Forget() {
+	d.net.mu.Lock()
+	defer d.net.mu.Unlock()
+	d.forget()
+}
+
+func (d *Device) forget() {
+	d.session, d.dec, d.received, d.block, d.CompleteFrame = nil, nil, 0, false, 0
+}
+
+// rejoin loses groups and windows; the fragments are in flash, unless the device forgets them.
 func (d *Device) rejoin() []network.Event {
 	d.Steady = 0
-	d.hasGroup, d.winStart, d.winEnd, d.queue = false, time.Time{}, time.Time{}, nil
+	d.hasGroup, d.winStart, d.winEnd = false, time.Time{}, time.Time{}
+	if !d.net.KeepsQueue {
+		d.queue = nil
+	}
+	if d.Forgets && d.running == d.Old && d.image == fwmgmt.NoImage {
+		d.forget()
+	}
 	return []network.Event{{ID: d.net.id(), Kind: network.EventJoin, Device: d.EUI, At: d.net.World.Now(), Done: func() {}}}
 }
 
@@ -277,6 +299,7 @@ func (d *Device) dataBlock(cmd datablock.Command, group int) {
 		m := encode(datablock.PackageVersionAns{PackageIdentifier: uint8(applayer.DataBlock), PackageVersion: uint8(d.Speaks)})
 		d.reply(2*time.Second, port, func() []byte { return m })
 	case datablock.FragSessionSetupReq:
+		d.SetUps++
 		ans := datablock.FragSessionSetupAns{FragIndex: cmd.FragIndex}
 		same := d.session != nil && *d.session == cmd
 		switch {

@@ -8,6 +8,7 @@
 package campaigntest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -27,6 +28,8 @@ type Net struct {
 	// Refuse, if set, says of each multicast frame whether the gateway refuses it, and why; empty: it sends it. What
 	// it refuses is reported a second later, with Caps.ReportsBroadcast.
 	Refuse func(fcnt uint32) (reason string)
+	// KeepsQueue makes the server keep the unicast messages that wait for a device when it joins again.
+	KeepsQueue bool
 	// Fault, if set, is asked before each call, by the name of the method: it may return an error, and
 	// whether the call takes effect all the same.
 	Fault func(method string) (happens bool, err error)
@@ -45,6 +48,7 @@ type Net struct {
 	// Calls counts what was asked, by method.
 	Calls     map[string]int
 	Refused   int // multicast frames
+	Twice     int // unicast messages that came while the same one waited for its device and had not expired
 	frames    int
 	lastFrame int // that left the gateway
 }
@@ -209,6 +213,12 @@ func (n *Net) Send(_ context.Context, m network.Message) (network.MessageID, err
 	d := n.byEUI[m.Device]
 	if d == nil {
 		return "", fmt.Errorf("%w: device %s", network.ErrNotFound, m.Device)
+	}
+	for _, q := range d.queue {
+		if now := n.World.Now(); q.FPort == m.FPort && bytes.Equal(q.Payload, m.Payload) && now.Before(q.Expires) {
+			n.Twice++
+			break
+		}
 	}
 	id := network.MessageID(n.id())
 	d.queue = append(d.queue, queued{id, m})

@@ -144,6 +144,11 @@ func onNetworkServer(t *testing.T, json bool) {
 	server, err := networkserver.New(networkserver.Config{
 		World: w, Medium: empty, Seed: 1, Token: "secret",
 		Tenant: networkserver.Tenant{ID: networkserver.UUID(1, "tenant"), Name: "tenant"},
+		// A database that is busy, as ChirpStack's on SQLite is at times.
+		Faults: networkserver.Faults{Calls: []networkserver.CallFault{
+			{Method: "/api.DeviceService/Create", First: 2, Count: 2, Effect: networkserver.Locked},
+			{Method: "/api.DeviceService/CreateKeys", First: 3, Count: 1, Effect: networkserver.Locked},
+		}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/brocaar/lorawan"
 	"github.com/chirpstack/chirpstack/api/go/v4/api"
@@ -109,18 +111,40 @@ func (p *Provisioned) provision(ctx context.Context, site Site) error {
 	p.Application = app.Id
 	devices := api.NewDeviceServiceClient(p.conn)
 	for _, d := range site.Devices {
-		if _, err := devices.Create(ctx, &api.CreateDeviceRequest{Device: &api.Device{
-			DevEui: d.EUI.String(), Name: d.EUI.String(), ApplicationId: p.Application, DeviceProfileId: p.Profile, JoinEui: lorawan.EUI64{}.String(),
-		}}); err != nil {
+		if err := patiently(ctx, func() error {
+			_, err := devices.Create(ctx, &api.CreateDeviceRequest{Device: &api.Device{
+				DevEui: d.EUI.String(), Name: d.EUI.String(), ApplicationId: p.Application, DeviceProfileId: p.Profile, JoinEui: lorawan.EUI64{}.String(),
+			}})
+			return err
+		}); err != nil {
 			return fmt.Errorf("device %s: %w", d.EUI, err)
 		}
-		if _, err := devices.CreateKeys(ctx, &api.CreateDeviceKeysRequest{DeviceKeys: &api.DeviceKeys{
-			DevEui: d.EUI.String(), NwkKey: hex.EncodeToString(d.AppKey[:]), AppKey: hex.EncodeToString(make([]byte, 16)), GenAppKey: hex.EncodeToString(d.GenAppKey[:]),
-		}}); err != nil {
+		if err := patiently(ctx, func() error {
+			_, err := devices.CreateKeys(ctx, &api.CreateDeviceKeysRequest{DeviceKeys: &api.DeviceKeys{
+				DevEui: d.EUI.String(), NwkKey: hex.EncodeToString(d.AppKey[:]), AppKey: hex.EncodeToString(make([]byte, 16)), GenAppKey: hex.EncodeToString(d.GenAppKey[:]),
+			}})
+			return err
+		}); err != nil {
 			return fmt.Errorf("keys of device %s: %w", d.EUI, err)
 		}
 	}
 	return nil
+}
+
+// patiently repeats a call that nothing has come of because the database of the server was locked: ChirpStack on
+// SQLite answers so when others write at the same time.
+func patiently(ctx context.Context, call func() error) error {
+	for wait := 50 * time.Millisecond; ; wait *= 2 {
+		err := call()
+		if s := status.Convert(err); s.Code() != codes.Internal || !strings.Contains(s.Message(), "locked") || wait > 2*time.Second {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+	}
 }
 
 // Remove deletes what was made, and with the application its devices and groups. What is gone already is no error.
