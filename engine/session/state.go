@@ -263,8 +263,8 @@ type Pending struct {
 	Queued    time.Time
 	Delivered time.Time // zero: not yet
 	Expires   time.Time
-	Attempts  int // deliveries so far
-	Uplinks   int // since it was queued
+	Attempts  int  // deliveries so far
+	Uplinks   int  // since it was queued
 	Kept      bool // queued before a join; nothing else is sent while it may still arrive
 }
 

@@ -122,7 +122,7 @@ func (c *Session) joined(i int, at time.Time) {
 		}
 	}
 	rebooted := d.Stage == StageReady && d.Pending.Kind == CmdReboot && !d.Pending.Delivered.IsZero()
-	if p := &d.Pending; p.Op != 0 && p.Delivered.IsZero() && !rebooted {
+	if p := &d.Pending; p.Op != 0 && p.Delivered.IsZero() {
 		// Some servers keep their queues over a join, others do not, and none says so.
 		p.Kept, p.Uplinks = true, 0
 	} else {
