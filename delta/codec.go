@@ -241,12 +241,12 @@ func (c *codec) run(segs []segment, limit int) error {
 	}
 	c.am.segs = segs
 	if c.trace != nil {
-		c.trace.control = c.rc.cost
+		c.trace.control = c.spent()
 	}
 	next := 0 // segment being copied or to come
 	shift := 0
 	for n := 0; n < len(c.new); n += 2 {
-		before := c.rc.cost
+		before := c.spent()
 		if next < len(segs) && n >= segs[next].end() {
 			next++
 		}
@@ -268,16 +268,16 @@ func (c *codec) run(segs []segment, limit int) error {
 			v = p.value
 			c.note(p.class, before, false)
 		} else {
-			flag := c.rc.cost
+			flag := c.spent()
 			v = c.codeLiteral(n, n+shift, v, p, have, c.second && !pool)
 			c.note(p.class, before, have)
 			if c.trace != nil {
-				c.trace.literals[p.class] += c.rc.cost - flag
-				c.trace.flags[p.class] -= c.rc.cost - flag
+				c.trace.literals[p.class] += c.spent() - flag
+				c.trace.flags[p.class] -= c.spent() - flag
 			}
 		}
 		if c.trace != nil && c.trace.halfword != nil {
-			c.trace.halfword[n/2] = uint32(c.rc.cost - before)
+			c.trace.halfword[n/2] = uint32(c.spent() - before)
 		}
 		if c.rc.overrun() {
 			return fmt.Errorf("%w: truncated, %d bytes end before byte %d of the image", ErrStream, len(c.rc.buf), n)
@@ -292,12 +292,23 @@ func (c *codec) run(segs []segment, limit int) error {
 	return nil
 }
 
+// spent returns the cost of all bits so far for the trace, in 1/256 bit.
+func (c *codec) spent() uint64 {
+	switch {
+	case c.trace == nil:
+		return 0
+	case c.rc.encode:
+		return c.rc.cost
+	}
+	return c.rc.position()
+}
+
 // note books a halfword in the trace.
 func (c *codec) note(cl class, before uint64, miss bool) {
 	if c.trace == nil {
 		return
 	}
-	c.trace.flags[cl] += c.rc.cost - before
+	c.trace.flags[cl] += c.spent() - before
 	c.trace.count[cl]++
 	c.trace.misses[cl] += b2i(miss)
 }

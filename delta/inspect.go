@@ -1,6 +1,9 @@
 package delta
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // Report says what a stream holds and what decoding it takes. Costs are in bytes of stream.
 type Report struct {
@@ -11,9 +14,9 @@ type Report struct {
 	Cycles   uint64  // of a Cortex-M4, an estimate
 	Work     Work    // what they are spent on
 
-	// New is the image that the stream makes. Costs has an entry for each halfword of it, the last of
-	// them padded if its size is odd: the flag and the literal, in 1/256 bit. Together they are Flags
-	// and the Bytes of all Kinds. A profile without a model has no costs.
+	// New is the image that the stream makes. Costs has an entry for each halfword of it, the last
+	// of them padded if its size is odd: flag and literal in 1/256 bit. Together they are Flags and
+	// the Bytes of all Kinds. A profile without a model has no costs.
 	New   []byte
 	Costs []uint32
 }
@@ -62,6 +65,13 @@ func Inspect(p Params, old, stream []byte) (Report, error) {
 		}
 	}
 	return r, nil
+}
+
+// position returns how much of the stream has been decoded in 1/256 bit: the bytes shifted in, less
+// what the interval leaves open. cost takes 1/256 bit for a bit that is nearly certain, which adds
+// up to more than the stream when the image is long and the patch short.
+func (c *coder) position() uint64 {
+	return uint64(256 * (8*float64(c.at) - math.Log2(float64(c.hi-c.lo)+1)))
 }
 
 // Describe returns the parameters in words.

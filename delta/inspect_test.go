@@ -61,7 +61,7 @@ func TestInspectCosts(t *testing.T) {
 		if got := float64(sum) / 2048; got != want {
 			t.Errorf("%s: the halfwords cost %v B, flags and literals %v B", tt.name, got, want)
 		}
-		if all := r.Control + want; all < float64(len(stream))-5 || all > float64(len(stream))+1 {
+		if all := r.Control + want; all < float64(len(stream))-2 || all > float64(len(stream))+2 {
 			t.Errorf("%s: costs of %.1f B for a stream of %d", tt.name, all, len(stream))
 		}
 		if bytes.Equal(tt.new, new) && near*10 < sum*8 {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sower-fuota/sower/bundle/mcuboot"
+	"github.com/sower-fuota/sower/delta"
 )
 
 // The ELF files of package image: .text is at 0 in the image, .data, which is the object table, at dataAt.
@@ -124,6 +125,34 @@ func TestInspectPatchSymbols(t *testing.T) {
 				t.Errorf("exit %d, %q, %q", code, out, errs)
 			}
 		})
+	}
+}
+
+// Every byte has one owner: the innermost symbol, and of several names the one that the old image has too.
+func TestInspectPatchOwner(t *testing.T) {
+	im := []byte("0123456789abcdefghij")
+	name := func(name string, from, to int) symbol {
+		return symbol{symbolKey{name, true}, int64(0x1000 + from), im[from:to]}
+	}
+	text := []section{{".text", 0x1000, im}}
+	pair := &elfPair{
+		old: elfFile{sections: text, symbols: []symbol{name("z", 8, 12), name("outer", 0, 16)}},
+		new: elfFile{sections: text, symbols: []symbol{name("outer", 0, 16), name("a", 8, 12), name("z", 8, 12), name("inner", 13, 15)}},
+	}
+	const bit = 256
+	r := delta.Report{New: im, Costs: []uint32{8 * bit, 0, 0, 0, 16 * bit, 16 * bit, 4 * bit, 4 * bit, 0, 24 * bit}}
+	var a anatomy
+	if err := a.attribute(pair, im, r); err != nil {
+		t.Fatal(err)
+	}
+	// inner takes half of two halfwords of half a byte each.
+	want := []symbolCost{
+		{"z", "function", 4, 4, "unchanged"},
+		{"outer", "function", 16, 1.5, "unchanged"},
+		{"inner", "function", 2, 0.5, "new"},
+	}
+	if !slices.Equal(a.Symbols, want) || *a.NoSymbol != 3 {
+		t.Errorf("%v and %v B, want %v and 3 B", a.Symbols, *a.NoSymbol, want)
 	}
 }
 
