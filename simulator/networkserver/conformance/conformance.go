@@ -6,7 +6,7 @@
 // and removes what it made. The result is a [Report]: what did not behave as documented, a normalised transcript
 // without identifiers and with times in whole seconds, and a verdict on each statement about ChirpStack that was
 // inferred from its code and never seen. A verdict is about the server of the run: what package networkserver
-// confirms, it confirms because it was written so.
+// confirms, it confirms because it was written so. testdata has the transcript of a real ChirpStack beside it.
 //
 // Not covered: users and tenants' keys, which a run with one administrator's key cannot make everywhere; FUOTA
 // deployments; class B devices; load.

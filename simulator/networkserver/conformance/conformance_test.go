@@ -173,3 +173,31 @@ func TestRealServer(t *testing.T) {
 		}
 	}
 }
+
+// TestAsTheRealServer compares what a real ChirpStack 4.20.0-test.1 on SQLite said on 2026-11-22 with what the project's
+// server says: the same transcript, line by line. The statements, which hold measured times, must have the same verdict.
+func TestAsTheRealServer(t *testing.T) {
+	lines := func(file string) []string {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Split(string(text), "\n")
+	}
+	real, own := lines("testdata/chirpstack-4.20.0-test.1-sqlite.txt"), lines("testdata/sqlite.txt")
+	if len(real) != len(own) {
+		t.Fatalf("%d lines of the real server, %d of ours", len(real), len(own))
+	}
+	for i := range real {
+		a, b := real[i], own[i]
+		for _, verdict := range []conformance.Verdict{conformance.Confirmed, conformance.Refuted, conformance.Open} {
+			if strings.HasPrefix(a, string(verdict)+": ") { // without the evidence
+				a, _, _ = strings.Cut(a, " (")
+				b, _, _ = strings.Cut(b, " (")
+			}
+		}
+		if a != b {
+			t.Errorf("line %d: the real server %q, ours %q", i+1, a, b)
+		}
+	}
+}
