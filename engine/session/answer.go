@@ -46,15 +46,16 @@ func (c *Session) windowAnswer(i int, at time.Time, ans mcsetup.McClassCSessionA
 		return // an answer to something else
 	}
 	d.answered(CmdWindow)
+	if ans.McGroupUndefined { // whatever else is said: LoRaMac-node sets all bits when the group is unknown
+		d.Group, d.Window = false, 0
+		if d.Stage == StageArmed {
+			c.setStage(i, StagePrepared)
+		}
+		return
+	}
 	switch off := c.st.Window.Start.Sub(at) - time.Duration(ans.TimeToStart)*time.Second; {
 	case ans.DRError || ans.FreqError || ans.OtherErrors != 0:
-		if ans.McGroupUndefined { // LoRaMac-node sets all bits when the group is unknown
-			d.Group = false
-			return
-		}
 		c.fail(i, diag.StepSetup, diag.CauseWindowRefused, "the device refuses data rate or frequency of the window")
-	case ans.McGroupUndefined:
-		d.Group = false
 	case ans.StartMissed:
 		d.ClockWrong, d.StartMissed = true, true
 	case ans.TimeToStart == mcsetup.TimeToStartUnknown || off.Abs() >= c.spec.Plan.Guard:
@@ -62,7 +63,7 @@ func (c *Session) windowAnswer(i int, at time.Time, ans mcsetup.McClassCSessionA
 	default:
 		d.Window = c.st.Window.Number
 		d.StartMissed = false
-		if d.Stage == StagePrepared {
+		if d.Stage == StagePrepared && d.Group && d.Frag {
 			c.setStage(i, StageArmed)
 		}
 	}

@@ -5,6 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sower-fuota/sower/applayer"
+	"github.com/sower-fuota/sower/applayer/mcsetup"
+	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/session"
 	"github.com/sower-fuota/sower/fragmentation"
 	"github.com/sower-fuota/sower/simulator/campaigntest"
@@ -40,7 +43,7 @@ func TestRejoinAfterArming(t *testing.T) {
 								}
 							}
 						}
-						joined, opened := false, false
+						joined, opened, last := false, false, session.StageDiscover
 						join := func() {
 							joined = true
 							r.w.After(time.Second, "rejoin", r.devices[0].Rejoin)
@@ -57,9 +60,15 @@ func TestRejoinAfterArming(t *testing.T) {
 									r.w.At(st.Window.Start.Add(p.Guard/2), "rejoin", r.devices[0].Rejoin)
 								}
 							}
+							if joined && st.Phase == session.PhaseAnnounce {
+								last = st.Devices[0].Stage // at the end, as the window opens
+							}
 							if joined && !opened && st.Phase == session.PhaseWindow && st.Window.Number == window {
 								opened = true
 								d := st.Devices[0]
+								if when == before && window == 1 && last != session.StageArmed {
+									t.Errorf("the device is shown as %s after its set-up, want armed", last)
+								}
 								// A session that is gone takes its part of the fragments along: then the next data pass is worth waiting for.
 								if again := d.Window == window; when == before && again != (window == 1 || !forgets || matrix == fragmentation.V1) || when == guard && again {
 									t.Errorf("in window %d the device takes part: %v (%+v)", window, again, d)
@@ -186,7 +195,7 @@ func TestAllSessionsGone(t *testing.T) {
 	for i := range r.devices {
 		r.wantUpdated(i)
 	}
-	if p := r.c.Progress(); p.Window != 2 || p.DataSent != p.M || r.sent[p.M+1] != 1 {
+	if p := r.c.Progress(); p.Window != 2 || p.DataSent != p.M || p.ParitySent == 0 {
 		t.Errorf("%d windows, %d data fragments of %d, %d parity", p.Window, p.DataSent, p.M, p.ParitySent)
 	}
 }
@@ -239,5 +248,110 @@ func TestRejoinWaiting(t *testing.T) {
 	r.wantUpdated(0)
 	if n := r.devices[0].SetUps; !joined || n != 1 {
 		t.Errorf("%d fragmentation sessions were set up, want one", n)
+	}
+}
+
+// TestRejoinOften has a device that joins again every few minutes, more often than it sends, at a server that empties its
+// queue then: it must be reached all the same.
+func TestRejoinOften(t *testing.T) {
+	r := newRig(t, options{seed: 5, n: 3, change: func(_ int, d *campaigntest.Device) { d.LossUp, d.LossDown = 0, 0 }})
+	for k := range 15 {
+		r.w.At(start.Add(time.Duration(4*k+1)*time.Minute), "rejoin", r.devices[0].Rejoin)
+	}
+	r.check = func() {
+		if d := r.c.Device(0); d.Flushes && d.Pending.Kept {
+			t.Errorf("at %s the session waits for a message that is gone: %+v", r.w.Now(), d.Pending)
+		}
+	}
+	r.w.At(start.Add(50*time.Minute), "look", func() {
+		if d := r.c.Device(0); d.Packages == 0 || !d.Flushes {
+			t.Errorf("after 50 minutes the device has not been reached, or only by chance: %+v", d)
+		}
+	})
+	r.run(96 * time.Hour)
+	for i := range r.devices {
+		r.wantUpdated(i)
+	}
+}
+
+// TestRejoinForEver has a device that loses its session in the window and joins again and again, and in version 1 cannot
+// say so. The session must end.
+func TestRejoinForEver(t *testing.T) {
+	for _, keeps := range []bool{false, true} {
+		r := newRig(t, options{seed: 5, n: 4, matrix: fragmentation.V1, change: func(i int, d *campaigntest.Device) {
+			d.LossUp, d.LossDown, d.Forgets = 0, 0, i == 0
+		}, net: func(n *campaigntest.Net) { n.KeepsQueue = keeps }})
+		loops := false
+		var loop func()
+		loop = func() {
+			if !r.c.Ended() {
+				r.devices[0].Rejoin()
+				r.w.After(17*time.Minute, "rejoin", loop)
+			}
+		}
+		r.broadcasted = func(n int) {
+			if n > 0 && !loops {
+				loops = true
+				r.w.After(time.Second, "rejoin", loop)
+			}
+		}
+		r.run(200 * time.Hour)
+		for i := range r.devices[1:] {
+			r.wantUpdated(i + 1)
+		}
+		if !loops {
+			t.Error("the device never joined again")
+		}
+	}
+}
+
+// TestRejoinHalfSetUp has a device that joins again, confirms the window, and cannot be reached for its session until the
+// window opens: it must wait for the next one.
+func TestRejoinHalfSetUp(t *testing.T) {
+	r := newRig(t, options{seed: 5, n: 6, matrix: fragmentation.V1, change: func(i int, d *campaigntest.Device) {
+		d.LossUp, d.LossDown, d.Forgets = 0, 0, i == 0
+	}})
+	says := func(d *campaigntest.Device, ans mcsetup.McClassCSessionAns) {
+		payload, err := mcsetup.AppendCommand(nil, applayer.V1, ans)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.step(session.Heard{Event: network.Event{Kind: network.EventUplink, Device: d.EUI, At: r.w.Now(),
+			FPort: applayer.FPortMcSetup, Payload: payload}})
+	}
+	joined, confirmed := false, false
+	r.check = func() {
+		st, d := r.c.State(), r.devices[0]
+		switch {
+		case !joined && st.Devices[0].Stage == session.StageArmed:
+			joined = true
+			r.w.After(time.Second, "rejoin", d.Rejoin)
+		case joined && !confirmed && st.Devices[0].Group:
+			confirmed, d.LossDown = true, 1
+			r.w.After(time.Second, "confirm", func() {
+				says(d, mcsetup.McClassCSessionAns{TimeToStart: uint32(r.c.State().Window.Start.Sub(r.w.Now()) / time.Second)})
+			})
+		case confirmed && st.Phase == session.PhaseWindow:
+			d.LossDown = 0
+		}
+	}
+	// Another one says, armed, that it has lost the group without a join.
+	r.w.At(start.Add(time.Hour), "group lost", func() {
+		if d := r.c.Device(1); d.Stage != session.StageArmed {
+			t.Errorf("device 1 is not armed after an hour: %+v", d)
+		}
+		says(r.devices[1], mcsetup.McClassCSessionAns{McGroupUndefined: true})
+	})
+	r.w.At(start.Add(75*time.Minute), "group again", func() {
+		if d := r.c.Device(1); !d.Group || d.Armed == 0 && d.Stage != session.StageArmed {
+			t.Errorf("device 1 was not set up again: %+v", d)
+		}
+	})
+	r.run(96 * time.Hour)
+	if !confirmed || r.c.Progress().Window < 2 {
+		t.Error("the device took part without a session")
+	}
+	for i := range r.devices {
+		r.wantUpdated(i)
 	}
 }

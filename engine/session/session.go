@@ -21,12 +21,14 @@
 // proves it, and where it does not, the device is asked. A fragment that a gateway refuses is made up for by one more
 // parity fragment. The rule by which a device is worth saving stands in [Limits] before the first fragment.
 //
-// A device that joins again has lost its multicast group and its window, and perhaps its fragmentation session. Before
-// the window opens it gets the group again, then the window, and is asked whether the session has survived; later it
-// waits for the next window. The session is set up again only if the device says that it is gone, or cannot say so
-// (version 1) and holds nothing or never answers. Without its session it holds nothing, and waits for a window that
-// sends the data again. In a window after whose announcement it has joined, its silence means nothing. What waits for it
-// in the network is not sent a second time until it is reported as sent or dropped, its uplinks show that, or it expires.
+// A device that joins again has lost its multicast group and its window, and perhaps its fragmentation session.
+// Before the window opens it gets the group again, then the window, and is asked whether the session has survived;
+// later it waits for the next window. The session is set up again only if the device says that it is gone, or
+// cannot say so (version 1) and holds nothing or never answers. Without its session it holds nothing, and waits for
+// a window that sends the data again. In a window after whose announcement it has joined, its silence means
+// nothing. What waits for it in the network is not sent a second time until it is reported as sent or dropped or
+// expires, or two uplinks have taken nothing with them: the server has emptied the queue at the join, and is
+// expected to do so again.
 //
 // [Pause] and [Continue] hold a session, [Withhold] takes devices out of it, [Calendar] confines it to maintenance
 // windows. Devices with little battery ([Spec.MinBattery]) and those that put the update off are waited for.

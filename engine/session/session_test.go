@@ -355,13 +355,14 @@ func TestFleet(t *testing.T) {
 					d.Clock = time.Duration(rng.NormFloat64() * float64(10*time.Minute))
 					if rng.IntN(4) == 0 {
 						d.RejoinAt = time.Duration(rng.Float64() * float64(4*time.Hour))
+						d.Forgets = i%2 == 0
 					}
 					if rng.IntN(4) == 0 {
 						d.LastCnt = rng.IntN(100)
 					}
 				}, net: func(n *campaigntest.Net) {
 					n.Repeat = rng.Float64() * 0.2
-					n.Caps.ReportsSent = rng.IntN(2) == 0
+					n.Caps.ReportsSent, n.KeepsQueue = rng.IntN(2) == 0, seed%3 == 0
 				}})
 				r.run(96 * time.Hour)
 				for i := range r.devices {

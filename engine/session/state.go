@@ -250,6 +250,7 @@ type Device struct {
 	DoubtUntil time.Time // zero: no doubt
 
 	Pending   Pending
+	Flushes   bool      // its queue in the network has been found empty after a join
 	Waits     time.Time // until then something may wait for it in the network
 	NotBefore time.Time // no new command before
 	Wake      time.Time // when Step must look at the device again

@@ -19,10 +19,20 @@ func (c *Session) uplink(i int, ev network.Event) {
 	if d.Stage == StageProving && ev.At.After(d.NewAt.Add(time.Second)) {
 		d.Further++
 	}
-	if ev.At.After(d.LastUp) {
+	newer := ev.At.After(d.LastUp)
+	if newer {
 		d.LastUp = ev.At
 	}
-	if p := &d.Pending; p.Op != 0 && p.Delivered.IsZero() && ev.At.After(p.Queued) {
+	if p := &d.Pending; p.Kept && p.Op != 0 && p.Delivered.IsZero() && c.spec.Capabilities.ReportsSent {
+		// Each uplink takes one message with it. After two that have taken nothing, nothing is left.
+		if newer {
+			p.Uplinks++
+		}
+		if p.Uplinks > 1 {
+			*p = Pending{Kind: p.Kind, Attempts: p.Attempts}
+			d.Flushes = true
+		}
+	} else if p.Op != 0 && p.Delivered.IsZero() && ev.At.After(p.Queued) {
 		// Each uplink takes one message with it. Where the network reports what it sent, that is better
 		// evidence, but the report may be lost.
 		p.Uplinks++
@@ -122,9 +132,11 @@ func (c *Session) joined(i int, at time.Time) {
 		}
 	}
 	rebooted := d.Stage == StageReady && d.Pending.Kind == CmdReboot && !d.Pending.Delivered.IsZero()
-	if p := &d.Pending; p.Op != 0 && p.Delivered.IsZero() {
+	if p := &d.Pending; p.Op != 0 && p.Delivered.IsZero() && !d.Flushes {
 		// Some servers keep their queues over a join, others do not, and none says so.
-		p.Kept, p.Uplinks = true, 0
+		if !p.Kept {
+			p.Kept, p.Uplinks = true, 0
+		}
 	} else {
 		*p = Pending{Kind: p.Kind, Attempts: p.Attempts}
 	}

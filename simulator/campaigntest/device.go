@@ -43,7 +43,7 @@ type Device struct {
 	// Faults.
 	Silent          bool          // never sends
 	RejoinAt        time.Duration // joins again, this long after the start; 0: never
-	Forgets         bool          // loses its fragmentation session when it joins again
+	Forgets         bool          // loses its fragmentation session when it joins again before the block is complete
 	Refuses         bool          // has no memory for the session
 	Stops           diag.Cause    // ends with this cause after the block
 	IgnoresReboot   bool          // never reboots
@@ -139,7 +139,7 @@ func (d *Device) rejoin() []network.Event {
 	if !d.net.KeepsQueue {
 		d.queue = nil
 	}
-	if d.Forgets && d.running == d.Old && d.image == fwmgmt.NoImage {
+	if d.Forgets && !d.block {
 		d.forget()
 	}
 	return []network.Event{{ID: d.net.id(), Kind: network.EventJoin, Device: d.EUI, At: d.net.World.Now(), Done: func() {}}}
@@ -395,9 +395,11 @@ func (d *Device) defers() bool {
 }
 
 func (d *Device) patch() {
+	of := d.session
 	d.net.World.After(d.Patch, "patch", func() {
 		d.net.locked(func() []network.Event {
 			switch {
+			case d.session != of: // it is gone
 			case d.defers():
 				d.step, d.cause = diag.StepPatch, d.Defers // told when it is asked
 				d.patch()
