@@ -71,7 +71,7 @@ func creation(path string) (*pb.CreateCampaignRequest, error) {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%d\n%s", len(text), text)
 	for _, b := range file.Bundles {
-		for _, name := range []string{b.File, b.BaseImage} {
+		for _, name := range []string{b.File, b.Raw, b.BaseImage} {
 			if have[name] {
 				continue
 			}

@@ -87,7 +87,9 @@ func (d daemon) run(ctx context.Context, at *siteFlags) (err error) {
 	}
 	defer listener.Close()
 	metrics := api.NewMetrics()
-	engine := shell.New(shell.Config{Network: s.nw, Clock: d.clock, Store: metrics.Store(db), Concurrent: d.concurrent, Log: metrics.Log})
+	rules := batteryRules(s.Inventory)
+	engine := shell.New(shell.Config{Network: s.nw, Clock: d.clock, Store: metrics.Store(db), Concurrent: d.concurrent, Log: metrics.Log,
+		Facts: batteryFacts(rules)})
 	planner := s.planner(logWriter{log})
 	srv, err := api.New(api.Config{
 		Engine: engine, Store: db, Planner: planner, Keys: randomKeys, Now: d.clock.Now, Metrics: metrics,
@@ -96,7 +98,7 @@ func (d daemon) run(ctx context.Context, at *siteFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	planner.Busy = srv.Busy
+	planner.Started = srv.Started
 	hook, err := s.webhook(engine, db, log, d.clock.Now)
 	if err != nil {
 		return err
@@ -110,6 +112,7 @@ func (d daemon) run(ctx context.Context, at *siteFlags) (err error) {
 		all.Go(func() { cancel(f(ctx)) })
 	}
 	part(engine.Run)
+	part((&poller{engine: engine, devices: s.nw.Devices, file: db.File, ruled: len(rules) > 0, log: log}).run)
 	mux := http.NewServeMux()
 	mux.Handle("/", srv.Handler())
 	if s.events != nil {

@@ -172,11 +172,11 @@ func device(wave string, s *session.Session, i int) *pb.Device {
 	return out
 }
 
-// Busy returns the gateways that running campaigns use, until the last window of each session that is planned for; it
-// goes into prepare.Planner.
-func (s *Server) Busy(ctx context.Context) ([]prepare.Busy, error) {
+// Started returns the campaigns that have been started and are not over, with the sessions that are not; it goes into
+// prepare.Planner.
+func (s *Server) Started(ctx context.Context) ([]prepare.Started, error) {
 	var running []*pb.Campaign
-	gateways := map[string][]network.EUI64{} // by session
+	over := map[string]bool{} // sessions
 	err := s.cfg.Engine.View(ctx, func(all []*campaign.Campaign) {
 		for _, c := range all {
 			if c.Header().Phase == campaign.PhaseDraft || c.Ended() {
@@ -184,25 +184,27 @@ func (s *Server) Busy(ctx context.Context) ([]prepare.Busy, error) {
 			}
 			running = append(running, detailed(c))
 			for i := range c.Sessions() {
-				gateways[c.Session(i).ID()] = c.Session(i).Spec().Gateways
+				over[c.Session(i).ID()] = c.Session(i).Ended()
 			}
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	var out []prepare.Busy
+	var out []prepare.Started
 	for _, c := range running {
 		r, err := s.record(ctx, c.Id)
 		if err != nil {
 			return nil, err
 		}
-		late := s.late(c, r)
+		x := prepare.Started{Schedule: r.Schedule, Late: s.late(c, r)}
+		x.Schedule.Sessions = nil
 		for i, planned := range r.Schedule.Sessions {
-			for _, gw := range gateways[sessionID(c.Id, i)] {
-				out = append(out, prepare.Busy{Gateway: gw, Until: planned.Ends.Add(late), Campaign: c.Id})
+			if !over[sessionID(c.Id, i)] {
+				x.Schedule.Sessions = append(x.Schedule.Sessions, planned)
 			}
 		}
+		out = append(out, x)
 	}
 	return out, nil
 }

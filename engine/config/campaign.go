@@ -28,6 +28,7 @@ type Campaign struct {
 	Maintenance Maintenance `toml:"maintenance"`
 	Repair      Repair      `toml:"repair"`
 	Proof       Proof       `toml:"proof"`
+	Raw         RawLimits   `toml:"raw"`
 	Policy      Policy      `toml:"policy"`
 }
 
@@ -46,9 +47,12 @@ type Limits struct {
 	MinSamples *int     `toml:"min_samples"`
 }
 
-// Bundle is a candidate for transmission, as `sower sign` makes it.
+// Bundle is a candidate for transmission: a file as `sower sign` makes it or, for devices without the device library,
+// any file.
 type Bundle struct {
 	File         string    `toml:"file"`
+	Raw          string    `toml:"raw"`
+	Version      *Version  `toml:"version"` // that TS006 reports when a raw block is installed
 	BaseImage    string    `toml:"base_image"`
 	BaseVersions []Version `toml:"base_versions"`
 }
@@ -121,10 +125,23 @@ type Repair struct {
 	Unicast   int `toml:"unicast_fragments"`
 }
 
-// Proof is what makes a device count as updated, beside the version that it reports.
+// Proof is what makes a device count as updated, beside the version that it reports. All but the first two is for raw
+// blocks.
 type Proof struct {
-	Uplinks int `toml:"uplinks"`
-	Resets  int `toml:"resets"`
+	Uplinks int     `toml:"uplinks"`
+	Resets  int     `toml:"resets"`
+	By      ProofBy `toml:"by"`
+	FPort   uint8   `toml:"f_port"`
+	Offset  int     `toml:"offset"`
+	Bytes   Bytes   `toml:"bytes"`
+	Tag     string  `toml:"tag"` // NAME=VALUE, or NAME for any value but an empty one
+}
+
+// RawLimits is what the decoder of the devices of a raw-block campaign was built for. 0: not known, no limit.
+type RawLimits struct {
+	Fragments  int `toml:"max_fragments"`
+	FragSize   int `toml:"max_fragment_bytes"`
+	Redundancy int `toml:"max_redundancy"`
 }
 
 // Version is a firmware version, "MAJOR.MINOR.REVISION".
@@ -226,7 +243,7 @@ func ParseCampaign(file string, text []byte) (Campaign, *Document) {
 		Timing: Timing{UplinkInterval: Duration(time.Hour), Defer: Duration(7 * 24 * time.Hour)},
 		Energy: Energy{Receive: 6, Transmit: 45},
 		Repair: Repair{Windows: 5, Unicast: 8},
-		Proof:  Proof{Uplinks: 1, Resets: 3},
+		Proof:  Proof{Uplinks: 1, Resets: 3, By: ProofByBlock},
 		Policy: Policy{FourEyes: true},
 	}
 	d := read(file, text, &c, nil)
@@ -242,14 +259,7 @@ func ParseCampaign(file string, text []byte) (Campaign, *Document) {
 	if !(c.Target > 0 && c.Target < 100) {
 		d.Add("target_percent", "write the share of devices that the first burst is to complete, above 0 and below 100", "target_percent is %v", c.Target)
 	}
-	if len(c.Bundles) == 0 && !d.troubled("bundle") {
-		d.Add("bundle", "add [[bundle]] with file = \"…\", as made by `sower sign`", "the campaign has no bundle")
-	}
-	for i, b := range c.Bundles {
-		if key := indexed("bundle", i); b.File == "" && !d.troubled(key) {
-			d.Add(key, "add file = \"…\"", "%s.file is missing", key)
-		}
-	}
+	c.checkBundles(d)
 	names := map[string]bool{}
 	last := 0.0
 	for i, w := range c.Waves {

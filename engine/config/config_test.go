@@ -48,7 +48,14 @@ func TestTemplatesShowTheDefaults(t *testing.T) {
 	}
 	text = config.CampaignTemplate("meters", "id", "Meters", nil)
 	one, _ := config.ParseCampaign("f", []byte(text))
+	raw := strings.NewReplacer("file = \"update.sow\"", "raw = \"file.bin\"", "# [[bundle]]", "", "# file", "##", "# raw =", "##", "# version", "##", "# f_port", "##", "# bytes", "##", "# tag =", "##",
+		"# offset", "##", "# uplinks", "##", "# resets", "##", "# min_battery", "##", "# base_", "##", "# start", "##", "# utc_offset", "##").Replace(text)
+	block, d := config.ParseCampaign("f", []byte(optional.ReplaceAllString(raw, "$1")))
+	if err := d.Problems.Err(); err != nil || block.Proof != one.Proof || block.Raw != one.Raw || block.Raw != (config.RawLimits{}) || !d.Has("raw.max_redundancy") || !d.Has("proof.by") {
+		t.Errorf("%v: raw block %+v %+v", err, block.Proof, block.Raw)
+	}
 	text = strings.NewReplacer("# start", "## start", "# [[bundle]]", "", "# file", "##", "# base_versions", "##",
+		"# raw", "##", "# version =", "##", "# by =", "##", "# f_port", "##", "# offset", "##", "# bytes", "##", "# tag =", "##", "# max_fragment", "##", "# max_redundancy", "##",
 		"# utc_offset", "## utc_offset", "# silence", "## silence").Replace(text) // examples, and what follows from another
 	all, d := config.ParseCampaign("f", []byte(optional.ReplaceAllString(text, "$1")))
 	if err := d.Problems.Err(); err != nil {
@@ -217,4 +224,47 @@ func FuzzParseCampaign(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestRawBlock(t *testing.T) {
+	const head = "name = \"m\"\napplication = \"a\"\n[[bundle]]\nraw = \"x.bin\"\n"
+	c, d := config.ParseCampaign("c.toml", []byte(head+"version = \"1.2.3\"\n[proof]\nby = \"uplink\"\nf_port = 2\noffset = 1\nbytes = \"00fF\"\n[raw]\nmax_fragments = 21\nmax_fragment_bytes = 50\nmax_redundancy = 5\n"))
+	if err := d.Problems.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if !c.IsRaw() || *c.Bundles[0].Version != config.Version(bundle.MakeVersion(1, 2, 3)) || c.Raw != (config.RawLimits{Fragments: 21, FragSize: 50, Redundancy: 5}) ||
+		c.Proof.By != config.ProofByUplink || c.Proof.FPort != 2 || c.Proof.Offset != 1 || c.Proof.Bytes != "\x00\xff" {
+		t.Errorf("%+v", c)
+	}
+	for _, tt := range []struct{ text, want string }{
+		{head + "file = \"x.sow\"\n", "c.toml:4: bundle[0] has both file and raw; keep file"},
+		{head + "[[bundle]]\nfile = \"x.sow\"\n", "c.toml:4: bundle[0] is a raw block beside 1 other bundle; nothing tells"},
+		{head + "base_versions = [\"1.0.0\"]\n", "c.toml:5: bundle[0].base_versions is for patches"},
+		{head + "base_image = \"o\"\n", "c.toml:5: bundle[0].base_image is for patches"},
+		{head + "[proof]\nby = \"version\"\n", "c.toml:3: proof.by is \"version\", but bundle[0].version is missing; add version ="},
+		{head + "[proof]\nby = \"luck\"\n", "c.toml:6: proof.by: \"luck\" is neither"},
+		{head + "[proof]\nby = \"uplink\"\nbytes = \"01\"\n", "c.toml:5: proof.f_port is 0; write the FPort"},
+		{head + "[proof]\nby = \"uplink\"\nf_port = 224\nbytes = \"01\"\n", "c.toml:7: proof.f_port is 224; write the FPort"},
+		{head + "[proof]\nby = \"uplink\"\nf_port = 2\n", "c.toml:5: proof.bytes is missing"},
+		{head + "[proof]\nby = \"uplink\"\nf_port = 2\nbytes = \"1\"\n", "c.toml:8: proof.bytes: \"1\" are no bytes"},
+		{head + "[proof]\nby = \"uplink\"\nf_port = 2\nbytes = \"01\"\noffset = 242\n", "c.toml:9: proof.offset is 242"},
+		{head + "[proof]\nby = \"tag\"\n", "c.toml:5: proof.tag is \"\" and names no tag; add tag ="},
+		{head + "[proof]\nby = \"tag\"\ntag = \"=2\"\n", "c.toml:7: proof.tag is \"=2\" and names no tag"},
+		{head + "[proof]\nby = \"uplink\"\nf_port = 2\nbytes = \"01\"\ntag = \"fw=2\"\n", "c.toml:9: proof.tag belongs to proof.by = \"tag\", which is \"uplink\""},
+		{strings.Replace(head, "raw =", "file =", 1) + "[proof]\ntag = \"fw=2\"\n", "c.toml:6: proof.tag is for raw blocks"},
+		{head + "[proof]\nf_port = 2\n", "c.toml:6: proof.f_port belongs to proof.by"},
+		{head + "[proof]\nuplinks = 3\n", "c.toml:6: proof.uplinks has no effect with proof.by = \"block\""},
+		{head + "[energy]\nmin_battery_percent = 3\n", "c.toml:6: energy.min_battery_percent has no effect"},
+		{head + "[raw]\nmax_fragment_bytes = 256\n", "c.toml:6: raw.max_fragment_bytes is 256; write 1..255"},
+		{head + "[raw]\nmax_fragment_bytes = 50\n[radio]\nfragment_bytes = 51\n", "c.toml:8: radio.fragment_bytes is 51, the devices hold"},
+		{strings.Replace(head, "raw =", "file =", 1) + "[raw]\nmax_redundancy = 5\n", "c.toml:6: raw.max_redundancy is for raw blocks, and the campaign sends signed"},
+		{strings.Replace(head, "raw =", "file =", 1) + "[proof]\nby = \"block\"\n", "c.toml:6: proof.by is for raw blocks"},
+		{strings.Replace(head, "raw =", "file =", 1) + "version = \"1.2.3\"\n", "c.toml:5: bundle[0].version is for raw blocks"},
+	} {
+		_, d := config.ParseCampaign("c.toml", []byte(tt.text))
+		err := d.Problems.Err()
+		if err == nil || !strings.HasPrefix(err.Error(), tt.want) {
+			t.Errorf("%q: %v; want only %q", tt.text, err, tt.want)
+		}
+	}
 }

@@ -154,6 +154,11 @@ application = %[3]q
 %[5]s# [[bundle]]
 # file = "full.sow"
 # base_versions = []
+# For devices without the device library (LoRaMac-node, LoRa Basics Modem, Zephyr): any file, alone in its campaign. What
+# they do with it is their affair, and so is any signature in it. See [proof] and [raw].
+# [[bundle]]
+# raw = "file.bin"
+# version = "1.2.0"
 
 [devices]
 # All devices of the application, unless a line says otherwise. Conditions add up.
@@ -254,4 +259,22 @@ percent = 100
 # uplinks = 1
 # So many resets with the new version, and it has failed.
 # resets = 3
+# Of a raw block: what proves that a device is updated. "block": nothing does, and a device that holds the block ends as
+# unproven. "version": TS006 reports the version of the [[bundle]]; such devices are told to reboot. "uplink": an uplink
+# on f_port whose payload has these bytes, hexadecimal, at that offset. "tag": somebody sets this tag, "NAME=VALUE", on the
+# device in the network server once it holds the block.
+# by = "block"
+# f_port = 2
+# offset = 0
+# bytes = "010200"
+# tag = "firmware=1.2.0"
+
+# Of a raw block: what the decoder of the devices was built for; 0: no limit. A plan beyond it is refused. LoRaMac-node
+# has 21 fragments of 50 bytes and 5 (FRAG_MAX_NB, FRAG_MAX_SIZE, FRAG_MAX_REDUNDANCY) unless it was built otherwise, LoRa
+# Basics Modem 100 of 242.
+[raw]
+# max_fragments = 0
+# max_fragment_bytes = 0
+# The most data fragments that a device may lose, not how much parity is sent: one that loses more cannot complete.
+# max_redundancy = 0
 `

@@ -47,11 +47,12 @@ type Request struct {
 	Receive, Transmit float64       // mA
 }
 
-// Update is a bundle that may be sent.
+// Update is a bundle or a raw block that may be sent.
 type Update struct {
 	Name  string
 	Block []byte
 	Bases []bundle.Version // of the image that a patch is against
+	Raw   *RawBlock        // Block is any file; nil: a bundle
 }
 
 // Wave is a set of devices that is finished before the next one begins.
@@ -78,25 +79,27 @@ type Problem struct{ Key, Text, Remedy string }
 
 // Schedule is the plan of a campaign.
 type Schedule struct {
-	Campaign string        `json:"campaign"`
-	Target   string        `json:"target_version"`
-	Starts   time.Time     `json:"starts"`
-	Ends     time.Time     `json:"ends"` // when the last wave is proven, if nothing goes wrong
-	Sessions []Session     `json:"sessions"`
-	Devices  int           `json:"devices"`
-	UpToDate int           `json:"up_to_date"` // run the target already
-	Airtime  time.Duration `json:"airtime_ns"` // of all gateways together, until the last device is complete
-	Uplinks  int           `json:"uplinks"`
-	Proven   bool          `json:"cheapest_proven"` // no other choice of bundles and data rates takes less airtime
-	Usage    []Usage       `json:"duty_cycle"`
-	Warnings []string      `json:"warnings,omitempty"`
+	Campaign string          `json:"campaign"`
+	Target   string          `json:"target_version"` // "unknown" for a raw block without one
+	Starts   time.Time       `json:"starts"`
+	Ends     time.Time       `json:"ends"` // when the last wave is proven, if nothing goes wrong
+	Sessions []Session       `json:"sessions"`
+	Devices  int             `json:"devices"`
+	UpToDate int             `json:"up_to_date"` // run the target already
+	Airtime  time.Duration   `json:"airtime_ns"` // of all gateways together, until the last device is complete
+	Uplinks  int             `json:"uplinks"`
+	Proven   bool            `json:"cheapest_proven"`    // no other choice of bundles and data rates takes less airtime
+	Gateways []network.EUI64 `json:"gateways"`           // that transmit
+	Spacing  time.Duration   `json:"gateway_spacing_ns"` // from one to the next
+	Usage    []Usage         `json:"duty_cycle"`
+	Warnings []string        `json:"warnings,omitempty"`
 }
 
 // Session is one multicast group of a wave.
 type Session struct {
 	Wave    string          `json:"wave"`
 	Bundle  string          `json:"bundle"`
-	Payload string          `json:"payload"` // full or patch
+	Payload string          `json:"payload"` // full, patch or raw
 	From    []string        `json:"from_versions"`
 	Plan    Plan            `json:"plan"`
 	Devices []network.EUI64 `json:"devices"`
@@ -133,7 +136,7 @@ func Fleet(book *Book, req Request) (Schedule, []Problem) {
 		req.UplinkInterval = time.Hour
 	}
 	f := &fleet{Request: req, book: book.clone()}
-	f.out = Schedule{Campaign: req.Campaign, Starts: req.Start, Proven: true}
+	f.out = Schedule{Campaign: req.Campaign, Starts: req.Start, Gateways: req.Gateways, Spacing: req.Spacing, Proven: true}
 	f.radio()
 	f.updates()
 	f.suit()
@@ -158,7 +161,7 @@ func Fleet(book *Book, req Request) (Schedule, []Problem) {
 type fleet struct {
 	Request
 	book      *Book
-	manifests []bundle.Manifest
+	manifests []bundle.Manifest // empty for raw blocks
 	ladder    []rung
 	imposed   int // rung of the imposed data rate; -1: none
 	waves     []wave
@@ -263,7 +266,7 @@ func (f *fleet) wave(w wave) []draft {
 			g.sent, g.toa = sent(s.cut(o).m, *losses[o], math.Ln2), s.cut(o).toa
 			var err error
 			if g.plan, err = f.make(g, o, s.cut(o).size, matrix); err != nil {
-				f.problem(fmt.Sprintf("bundle[%d].file", o.update), "see the cause", "%s: %s", f.Updates[o.update].Name, err)
+				f.problem(f.source(o.update), "see the cause", "%s: %s", f.Updates[o.update].Name, err)
 				continue
 			}
 			g.sent = max(g.sent, g.plan.M+g.plan.Parity)
@@ -294,7 +297,12 @@ func (f *fleet) cut(o option, matrix fragmentation.Matrix, loss float64) shape {
 		sh.refusal = fmt.Sprintf("fragments of %d bytes, DR%d carries %d", f.FragSize, r.index, r.limit)
 		return sh
 	}
-	ch, err := fragmentation.Choose(fragmentation.Request{Length: len(block), Matrix: matrix, MaxSize: r.limit, Size: f.FragSize,
+	limit, most := f.Updates[o.update].Raw.limits(r.limit)
+	if f.FragSize > limit {
+		sh.refusal = fmt.Sprintf("fragments of %d bytes, the devices hold fragments of at most %d", f.FragSize, limit)
+		return sh
+	}
+	ch, err := fragmentation.Choose(fragmentation.Request{Length: len(block), Matrix: matrix, MaxSize: limit, MaxM: most, Size: f.FragSize,
 		Loss: min(loss, 0.9)})
 	if err != nil {
 		sh.refusal = err.Error()
@@ -302,7 +310,7 @@ func (f *fleet) cut(o option, matrix fragmentation.Matrix, loss float64) shape {
 	}
 	sh.m, sh.size = ch.M, ch.Size
 	sh.toa = r.rate.TimeOnAir(sh.size+datablock.FragmentOverhead+airtime.PHYOverhead, airtime.Downlink)
-	if l, ok := f.Layouts[man.Hardware]; ok {
+	if l, ok := f.layout(o.update); ok {
 		sh.refusal = l.session(sh.m, sh.size, int(man.RAM))
 	}
 	return sh
@@ -314,14 +322,19 @@ func (f *fleet) unservable(s *search, c class) {
 		if c.suits>>u&1 == 0 {
 			continue
 		}
-		f.problem(fmt.Sprintf("bundle[%d].file", u), "use a patch, larger fragments or a faster data rate",
-			"%s does not fit %d devices at DR%d: %s", f.Updates[u].Name, len(c.members), s.ladder[c.rung].index,
+		key, remedy := f.source(u), "use a patch, larger fragments or a faster data rate"
+		if f.Updates[u].Raw != nil {
+			remedy = "make the file smaller, choose a faster data rate, or correct what [raw] says of the devices"
+		}
+		f.problem(key, remedy, "%s does not fit %d devices at DR%d: %s", f.Updates[u].Name, len(c.members), s.ladder[c.rung].index,
 			s.cut(option{u, c.rung}).refusal)
 	}
 }
 
 func (f *fleet) make(g *draft, o option, size int, matrix fragmentation.Matrix) (Plan, error) {
-	in := Input{Block: f.Updates[o.update].Block, Region: f.Region, DataRate: f.ladder[o.rung].index, Devices: len(g.members),
+	raw := f.Updates[o.update].Raw
+	_, most := raw.limits(0)
+	in := Input{Block: f.Updates[o.update].Block, Raw: raw != nil, MaxM: most, Region: f.Region, DataRate: f.ladder[o.rung].index, Devices: len(g.members),
 		Gateways: len(f.Gateways), Matrix: matrix, FragSize: size, Target: f.Target, Capabilities: f.Capabilities,
 		Frequency: f.Frequency, Spacing: f.Spacing, Share: f.Share, Repeater: f.Repeater, FullSize: int(f.manifests[o.update].NewSize)}
 	for _, m := range g.members {
@@ -340,7 +353,7 @@ func (f *fleet) schedule(drafts []draft) {
 		if i > 0 && d.wave != drafts[i-1].wave {
 			begin = end.Add(finish)
 		}
-		frames := d.sent + 2
+		frames := frames(d.sent)
 		at, err := f.book.place(f.Campaign, begin.Add(set+lead), d.plan, f.Gateways, frames, f.Spacing)
 		if err != nil {
 			f.problem("radio", "choose a faster data rate or another frequency", "%s", err)
@@ -349,7 +362,7 @@ func (f *fleet) schedule(drafts []draft) {
 		_, fit := d.plan.Window(frames, repairRounds)
 		windows := max(1, (frames+max(fit, 1)-1)/max(fit, 1))
 		at.ends = at.ends.Add(time.Duration(windows-1) * lead)
-		s := Session{Wave: d.wave, Bundle: f.Updates[d.update].Name, Payload: f.manifests[d.update].Codec.String(), Plan: d.plan,
+		s := Session{Wave: d.wave, Bundle: f.Updates[d.update].Name, Payload: f.payload(d.update), Plan: d.plan,
 			Opens: at.opens, Ends: at.ends, Windows: windows, Expected: d.sent, Airtime: time.Duration(frames) * d.toa,
 			Delayed: at.delayed}
 		if at.behind != f.Campaign {
@@ -399,10 +412,13 @@ func (f *fleet) schedule(drafts []draft) {
 					"%s expires on %s, wave %s is on the air until %s", s.Bundle, at.Format(time.RFC3339), d.wave, s.Ends.Format(time.RFC3339))
 			}
 		}
-		if l, ok := f.Layouts[man.Hardware]; ok {
+		if l, ok := f.layout(d.update); ok {
 			if top := l.MaxLost(d.plan.M, d.plan.FragSize); top < d.plan.M {
-				f.warnCap(d, top)
+				f.warnCap(d, top, "their slot B can solve for")
 			}
+		}
+		if raw := f.Updates[d.update].Raw; raw != nil && raw.MaxLost > 0 && raw.MaxLost < d.plan.M {
+			f.warnCap(d, raw.MaxLost, "their decoder was built for")
 		}
 		end = later(end, s.Ends)
 		f.out.Airtime += s.Airtime * time.Duration(len(f.Gateways))
@@ -424,20 +440,21 @@ func (f *fleet) schedule(drafts []draft) {
 			f.warn("%d devices are heard with less than the margin of %d dB that DR%d wants; \"auto\" would serve them more slowly", weak, margin, f.DataRate)
 		}
 	}
+	f.warnPackages()
 	if f.guessed > 0 && f.imposed < 0 {
 		f.warn("%d devices have no link history: SF%d and a loss of 10 %% are guesses; listen with `sower devices --listen`", f.guessed, fallbackSF)
 	}
 }
 
 // warnCap warns of devices that lose more than their decoder has rows for.
-func (f *fleet) warnCap(d draft, top int) {
+func (f *fleet) warnCap(d draft, top int, why string) {
 	over := 0.0
 	for _, m := range d.members {
 		over += fragmentation.OverCap(d.plan.M, top, min(m.Loss, 0.99))
 	}
 	if over >= 0.5 {
-		f.warn("wave %s: about %.0f devices will lose more than the %d data fragments that their slot B can solve for, and cannot complete in one session",
-			d.wave, over, top)
+		f.warn("wave %s: about %.0f devices will lose more than the %d data fragments that %s, and cannot complete in one session",
+			d.wave, over, top, why)
 	}
 }
 

@@ -2,10 +2,12 @@ package plan_test
 
 import (
 	"crypto/ecdsa"
+	"encoding/json"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -410,6 +412,77 @@ func TestDutyCycleOfAllCampaigns(t *testing.T) {
 	}
 	if usage[0].Frames <= usage[1].Frames {
 		t.Errorf("%d frames on the roof in three campaigns, %d in the cellar in two", usage[0].Frames, usage[1].Frames)
+	}
+}
+
+// A campaign that is planned after another one was started gets the plan that it would have got together with it, and
+// uses the time between its windows.
+func TestTake(t *testing.T) {
+	gateways := []network.EUI64{roof, cellar}
+	long := request(t)
+	long.Campaign, long.Gateways, long.Share = "long", gateways, 0.5
+	long.Waves = []plan.Wave{{Name: "canary", Members: members(5, v100, 9, 0.1)}, {Name: "all", Members: members(95, v100, 9, 0.1)}}
+	short := request(t)
+	short.Campaign, short.Share, short.Gateways = "short", 0.5, gateways[1:]
+	both := book(t, 0.5)
+	plans := func(b *plan.Book, req plan.Request) plan.Schedule {
+		t.Helper()
+		s, problems := plan.Fleet(b, req)
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		return s
+	}
+	first := plans(both, long)
+	want := plans(both, short)
+
+	var kept plan.Schedule // as it comes out of a database
+	text, err := json.Marshal(first)
+	if err == nil {
+		err = json.Unmarshal(text, &kept)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := book(t, 0.5)
+	if err := after.Take(kept, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(after.Usage(gateways), first.Usage) {
+		t.Errorf("usage %+v, planned %+v", after.Usage(gateways), first.Usage)
+	}
+	if got := plans(after, short); !reflect.DeepEqual(got, want) {
+		t.Errorf("one after the other\n%+v\ntogether\n%+v", got.Sessions, want.Sessions)
+	}
+	one, a, b := want.Sessions[0], first.Sessions[0], first.Sessions[1]
+	if one.Opens.Before(a.Ends) || one.Ends.After(b.Opens) || one.Behind != "long" {
+		t.Errorf("window %s to %s, want it between those to %s and from %s", one.Opens, one.Ends, a.Ends, b.Opens)
+	}
+	for _, u := range want.Usage {
+		if u.Peak > u.Allowed {
+			t.Errorf("usage %+v", u)
+		}
+	}
+
+	// If the first campaign is late, so is what must not collide with it.
+	late := book(t, 0.5)
+	if err := late.Take(kept, -a.Opens.Sub(start)+6*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if got := plans(late, short).Sessions[0]; got.Opens.Equal(one.Opens) || !got.Opens.Equal(start.Add(12*time.Hour)) && got.Behind != "long" {
+		t.Errorf("opens %s", got.Opens)
+	}
+	// A session that is longer than the time between goes behind both.
+	short.Gateways = gateways
+	short.Updates = []plan.Update{update(t, "full", 60000, nil)}
+	short.Layouts = nil
+	short.DataRate = 0
+	both = book(t, 0.5)
+	if err := both.Take(kept, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := plans(both, short).Sessions[0]; got.Opens.Before(b.Ends) {
+		t.Errorf("%s to %s, but a window of the other campaign opens at %s", got.Opens, got.Ends, b.Opens)
 	}
 }
 

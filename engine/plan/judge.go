@@ -55,7 +55,12 @@ func (f *fleet) updates() {
 	}
 	first := -1
 	for i, u := range f.Updates {
-		key := fmt.Sprintf("bundle[%d].file", i)
+		if u.Raw != nil {
+			f.manifests = append(f.manifests, bundle.Manifest{})
+			f.rawUpdate(i)
+			continue
+		}
+		key := f.source(i)
 		m, _, err := bundle.Parse(u.Block)
 		f.manifests = append(f.manifests, m)
 		if err != nil {
@@ -100,7 +105,7 @@ func (f *fleet) suit() {
 		out := wave{name: w.Name}
 		for _, m := range w.Members {
 			f.out.Devices++
-			if len(f.manifests) > 0 && m.Version != nil && *m.Version == f.manifests[0].Version {
+			if v, known := f.target(); known && m.Version != nil && *m.Version == v {
 				f.out.UpToDate++
 				continue
 			}
@@ -115,7 +120,7 @@ func (f *fleet) suit() {
 				strange[runs(m)] = append(strange[runs(m)], m.EUI)
 				continue
 			}
-			if m.Hardware == nil {
+			if m.Hardware == nil && f.Updates[0].Raw == nil {
 				hardware++
 			}
 			if m.SNR == nil {
@@ -171,6 +176,9 @@ func (f *fleet) suit() {
 
 // fits reports whether an update suits a device as far as anything is known of it. A patch needs a known base.
 func (f *fleet) fits(m Member, u Update, man bundle.Manifest) bool {
+	if u.Raw != nil {
+		return true
+	}
 	if m.Hardware != nil && *m.Hardware != man.Hardware || m.Class != nil && *m.Class != man.Class {
 		return false
 	}

@@ -38,22 +38,34 @@ func read(f File) *Campaign {
 	names := map[string]string{} // file by name
 	for i, b := range c.File.Bundles {
 		key := fmt.Sprintf("bundle[%d]", i)
-		if b.File == "" {
+		name, field := b.File, key+".file"
+		if name == "" {
+			name, field = b.Raw, key+".raw"
+		}
+		if name == "" {
 			continue
 		}
-		at, block, err := f.Read(b.File)
+		at, block, err := f.Read(name)
 		if err == nil && len(block) == 0 {
 			err = fmt.Errorf("the file is empty")
 		}
 		if err != nil {
-			c.doc.Add(key+".file", "make it with `sower sign`, or correct the path", "bundle %s: %s", at, err)
+			remedy := "make it with `sower sign`, or correct the path"
+			if b.File == "" {
+				remedy = "correct the path"
+			}
+			c.doc.Add(field, remedy, "bundle %s: %s", at, err)
 			continue
 		}
-		u := plan.Update{Name: path.Base(strings.ReplaceAll(b.File, `\`, "/")), Block: block}
-		if other, taken := names[u.Name]; taken && other != b.File {
-			u.Name = b.File // a plan names bundles, and must not mean two by one name
+		u := plan.Update{Name: path.Base(strings.ReplaceAll(name, `\`, "/")), Block: block}
+		if other, taken := names[u.Name]; taken && other != name {
+			u.Name = name // a plan names bundles, and must not mean two by one name
 		}
-		names[u.Name] = b.File
+		names[u.Name] = name
+		if b.File == "" {
+			l := c.File.Raw
+			u.Raw = &plan.RawBlock{Version: (*bundle.Version)(b.Version), MaxM: l.Fragments, MaxFragBytes: l.FragSize, MaxLost: l.Redundancy}
+		}
 		for _, v := range b.BaseVersions {
 			u.Bases = append(u.Bases, bundle.Version(v))
 		}

@@ -74,17 +74,17 @@ type Planner struct {
 	Server   Server
 	// Read reads a file that the settings name; nil: there are none.
 	Read Source
-	// Busy returns which gateways campaigns that run already will use, and until when; nil: none does.
-	Busy func(ctx context.Context) ([]Busy, error)
+	// Started returns the campaigns that have been started and are not over; nil: there are none. What they still have
+	// to send is in the book before any other campaign is planned.
+	Started func(ctx context.Context) ([]Started, error)
 	// Warn takes what is unwise in the inventory, one line at a time; nil: nobody wants to know.
 	Warn func(text string)
 }
 
-// Busy is a gateway that a campaign uses until some time.
-type Busy struct {
-	Gateway  network.EUI64
-	Until    time.Time
-	Campaign string
+// Started is a campaign that uses the air already.
+type Started struct {
+	Schedule plan.Schedule // with the sessions that are not over
+	Late     time.Duration // behind it
 }
 
 // Source reads a file that another one names, and says how to call it when something is wrong with it.
@@ -139,6 +139,17 @@ func (p *Planner) Plan(ctx context.Context, files []File, now time.Time) ([]*Cam
 	if err != nil {
 		return nil, err
 	}
+	if p.Started != nil {
+		started, err := p.Started(ctx)
+		if err != nil {
+			return nil, errors.Join(problems(), err)
+		}
+		for _, s := range started {
+			if err := book.Take(s.Schedule, s.Late); err != nil {
+				return nil, err
+			}
+		}
+	}
 	for i, c := range all {
 		if !slices.Contains(apps, c.File.Application) {
 			continue
@@ -152,20 +163,14 @@ func (p *Planner) Plan(ctx context.Context, files []File, now time.Time) ([]*Cam
 			return nil, errors.Join(problems(), err)
 		}
 		c.caps = caps
-		wait, err := p.behind(ctx, c, now)
-		if err != nil {
-			return nil, errors.Join(problems(), err)
-		}
 		var found []plan.Problem
 		req := p.request(c, waves, now)
 		c.Schedule, found = plan.Fleet(book, req)
 		if len(found) == 0 {
+			c.await(req)
 			found = c.rescue(book, req)
 		}
 		c.blame(found)
-		if wait != "" && len(found) == 0 {
-			c.Schedule.Warnings = append(c.Schedule.Warnings, wait)
-		}
 		if err := p.groups(ctx, c); err != nil {
 			return nil, errors.Join(problems(), err)
 		}
@@ -197,34 +202,32 @@ func (c *Campaign) blame(found []plan.Problem) {
 	broken := len(c.doc.Problems) > 0
 	for _, p := range found {
 		if broken && (p.Key == "devices" && len(c.devices) == 0 || p.Key == "radio.gateways" && c.doc.Has("radio.gateways") ||
-			strings.HasPrefix(p.Key, "bundle") && !strings.HasSuffix(p.Key, ".file") && len(c.updates) < len(c.File.Bundles)) {
+			strings.HasPrefix(p.Key, "bundle") && !strings.HasSuffix(p.Key, ".file") && !strings.HasSuffix(p.Key, ".raw") && len(c.updates) < len(c.File.Bundles)) {
 			continue
 		}
 		c.doc.Add(c.key(p.Key), p.Remedy, "%s", p.Text)
 	}
 }
 
-// behind lets a campaign begin so late that it finds its gateways free, with an hour between for the duty cycle. It
-// returns what is to be said about that.
-func (p *Planner) behind(ctx context.Context, c *Campaign, now time.Time) (string, error) {
-	if p.Busy == nil {
-		return "", nil
+// await lets a campaign whose first window has to wait for those of another begin so much later: devices that are set
+// up for it would be ready too early, and the engine opens a window as soon as they are.
+func (c *Campaign) await(req plan.Request) {
+	if len(c.Schedule.Sessions) == 0 {
+		return // no bundle could be read
 	}
-	busy, err := p.Busy(ctx)
-	if err != nil {
-		return "", err
-	}
-	text := ""
-	// So long before its first window a campaign begins to set devices up, which takes no multicast.
-	set := setUp * time.Duration(c.File.Timing.UplinkInterval)
-	for _, b := range busy {
-		if begin := b.Until.Add(time.Hour - set); slices.Contains(c.gateways, b.Gateway) && begin.After(now) && begin.After(c.begin) && begin.After(c.File.Start) {
-			c.begin = begin
-			text = fmt.Sprintf("campaign %s uses gateway %s until about %s, so this one does not begin before %s",
-				b.Campaign, b.Gateway, b.Until.UTC().Format(time.RFC3339), begin.UTC().Format(time.RFC3339))
+	first := c.Schedule.Sessions[0]
+	for _, s := range c.Schedule.Sessions {
+		if s.Opens.Before(first.Opens) {
+			first = s
 		}
 	}
-	return text, nil
+	begin := first.Opens.Add(-setUp * req.UplinkInterval)
+	if first.Behind == "" || !begin.After(req.Start) {
+		return
+	}
+	c.begin, c.Schedule.Starts = begin, begin
+	c.Schedule.Warnings = append(c.Schedule.Warnings, fmt.Sprintf("campaign %s uses gateways of this one when its first window could open, so it does not begin before %s",
+		first.Behind, begin.UTC().Format(time.RFC3339)))
 }
 
 // rescue plans the waves for stragglers behind the others. Who will need them is not known, so they are planned for

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -333,41 +334,50 @@ func TestRescue(t *testing.T) {
 	}
 }
 
-// A campaign waits for gateways that another one uses.
-func TestBehind(t *testing.T) {
-	p := planner(t, &server{n: 3})
-	roof := network.EUI64{1}
-	for _, tt := range []struct {
-		name    string
-		gateway network.EUI64
-		until   time.Duration
-		start   string
-		want    time.Duration // after now
-	}{
-		{"busy for a day", roof, 24 * time.Hour, "", 13 * time.Hour}, // an hour for the duty cycle, 12 for the set-up
-		{"free before the set-up is over", roof, 6 * time.Hour, "", 0},
-		{"another gateway", network.EUI64{9}, 24 * time.Hour, "", 0},
-		{"it begins later anyway", roof, 24 * time.Hour, "2026-11-24T12:00:00Z", 48 * time.Hour},
-	} {
-		p.Busy = func(context.Context) ([]prepare.Busy, error) {
-			return []prepare.Busy{{Gateway: tt.gateway, Until: now.Add(tt.until), Campaign: "first"}}, nil
-		}
-		file := text("")
-		if tt.start != "" {
-			file = []byte("start = " + tt.start + "\n" + string(file))
-		}
-		list, err := p.Plan(t.Context(), []prepare.File{{Name: "c.toml", Text: file, Read: files(t)}}, now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		spec, err := list[0].Spec(t.Context(), func() (uint32, network.Key, error) { return 1, network.Key{1}, nil }, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		begin, told := list[0].Schedule.Starts.Sub(now), strings.Contains(strings.Join(list[0].Schedule.Warnings, "\n"), "campaign first uses gateway")
-		if begin != tt.want || told != (tt.want == 13*time.Hour) || tt.want > 0 && !spec.Policy.NotBefore.Equal(now.Add(tt.want)) {
-			t.Errorf("%s: begins after %s, told %v, not before %s", tt.name, begin, told, spec.Policy.NotBefore)
-		}
+// A campaign that is planned while another one runs gets the plan that both would have got together.
+func TestStarted(t *testing.T) {
+	file := func(name string, device int) prepare.File {
+		text := strings.Replace(string(text(fmt.Sprintf("[devices]\nlist = [%q]\n", eui(device)))), "meters", name, 1)
+		return prepare.File{Name: name + ".toml", Text: []byte(text)}
+	}
+	shared := files(t)
+	one, two := file("one", 0), file("two", 1)
+	one.Read, two.Read = shared, shared
+	p := planner(t, &server{n: 2})
+	together, err := p.Plan(t.Context(), []prepare.File{one, two}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := p.Plan(t.Context(), []prepare.File{one}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Started = func(context.Context) ([]prepare.Started, error) {
+		return []prepare.Started{{Schedule: first[0].Schedule}}, nil
+	}
+	second, err := p.Plan(t.Context(), []prepare.File{two}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(second[0].Schedule, together[1].Schedule) {
+		t.Errorf("one after the other\n%+v\ntogether\n%+v", second[0].Schedule, together[1].Schedule)
+	}
+	key := func() (uint32, network.Key, error) { return 1, network.Key{1}, nil }
+	spec, err := second[0].Spec(t.Context(), key, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait := first[0].Schedule.Sessions[0].Ends.Sub(first[0].Schedule.Sessions[0].Opens)
+	if s := second[0].Schedule; !spec.Policy.NotBefore.Equal(now.Add(wait)) || !s.Starts.Equal(now.Add(wait)) || s.Sessions[0].Behind != "one" ||
+		!strings.Contains(strings.Join(s.Warnings, "\n"), "campaign one uses gateways of this one") {
+		t.Errorf("not before %s, want %s later than now; %+v", spec.Policy.NotBefore, wait, s)
+	}
+	// The hours before its first window, in which devices are set up, take no multicast.
+	p.Started = func(context.Context) ([]prepare.Started, error) {
+		return []prepare.Started{{Schedule: first[0].Schedule, Late: -6 * time.Hour}}, nil
+	}
+	if list, err := p.Plan(t.Context(), []prepare.File{two}, now); err != nil || !list[0].Schedule.Starts.Equal(now) || list[0].Schedule.Sessions[0].Behind != "" {
+		t.Errorf("%v: waits for gateways that are free", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/config"
 	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/plan"
 	"github.com/sower-fuota/sower/engine/session"
 )
 
@@ -28,9 +29,9 @@ func (c *Campaign) group(i int) string { return fmt.Sprintf("%s.%d", c.File.Name
 // starts at 0, which is right for devices that never had a session and for version 1.
 func (c *Campaign) Spec(ctx context.Context, keys Keys, counts Counts) (campaign.Spec, error) {
 	spec := campaign.Spec{ID: c.File.Name, Application: c.File.Application, Policy: c.policy()}
-	blocks := map[string][]byte{}
+	updates := map[string]plan.Update{}
 	for _, u := range c.updates {
-		blocks[u.Name] = u.Block
+		updates[u.Name] = u
 	}
 	var next map[network.EUI64]uint16
 	if counts != nil {
@@ -47,13 +48,19 @@ func (c *Campaign) Spec(ctx context.Context, keys Keys, counts Counts) (campaign
 		if n := len(spec.Waves); n == 0 || spec.Waves[n-1].Name != s.Wave {
 			spec.Waves = append(spec.Waves, c.wave(s.Wave))
 		}
-		m, err := bundle.ParseManifest(blocks[s.Bundle])
+		u := updates[s.Bundle]
+		target, err := version(u)
 		if err != nil {
 			return campaign.Spec{}, fmt.Errorf("bundle %s: %w", s.Bundle, err)
 		}
-		ss := session.Spec{ID: c.group(i), Application: c.File.Application, Block: blocks[s.Bundle], Target: uint32(m.Version), Plan: s.Plan,
+		ss := session.Spec{ID: c.group(i), Application: c.File.Application, Block: u.Block, Target: uint32(target), Plan: s.Plan,
 			Gateways: c.gateways, Descriptor: c.File.Radio.Descriptor, MinBattery: c.File.Energy.MinBattery, Calendar: c.calendar(), Capabilities: c.caps,
 			Timing: c.timing(), Limits: c.limits()}
+		if u.Raw != nil {
+			if ss.Raw, err = c.raw(); err != nil {
+				return campaign.Spec{}, err
+			}
+		}
 		if ss.McAddr, ss.McKey, err = keys(); err != nil {
 			return campaign.Spec{}, fmt.Errorf("multicast key of session %s: %w", ss.ID, err)
 		}
@@ -66,6 +73,31 @@ func (c *Campaign) Spec(ctx context.Context, keys Keys, counts Counts) (campaign
 		w.Sessions = append(w.Sessions, ss)
 	}
 	return spec, nil
+}
+
+// version returns what devices run after an update; 0: nobody knows.
+func version(u plan.Update) (bundle.Version, error) {
+	if u.Raw == nil {
+		m, err := bundle.ParseManifest(u.Block)
+		return m.Version, err
+	}
+	if u.Raw.Version == nil {
+		return 0, nil
+	}
+	return *u.Raw.Version, nil
+}
+
+// raw translates the proof of a raw-block campaign.
+func (c *Campaign) raw() (*session.Raw, error) {
+	p := c.File.Proof
+	r := &session.Raw{}
+	if err := r.Proof.UnmarshalText([]byte(p.By)); err != nil {
+		return nil, err
+	}
+	if r.Proof == session.ProofUplink {
+		r.FPort, r.Offset, r.Bytes = p.FPort, p.Offset, []byte(p.Bytes)
+	}
+	return r, nil
 }
 
 // wave returns a wave without sessions, with its rules.

@@ -46,6 +46,9 @@ type Config struct {
 	Concurrent bool
 	// Batch is the most events in one commit of a Store; 256. A larger number is faster and no less safe.
 	Batch int
+	// Facts says what else an event tells of its device, such as [campaign.Battery]; nil: nothing. It is called on the
+	// engine's goroutine, so it must be quick and pure. The facts are kept together with the event.
+	Facts func(network.Event) []campaign.Event
 	// Log receives one entry for everything that happens, in order, after it was committed; nil: nowhere.
 	Log func(Entry)
 	// Progress is called after each round of work with each campaign that was touched; nil: never. It must
@@ -284,6 +287,11 @@ func (e *Engine) event(ev network.Event) {
 		en.Device = &ev.Device
 	}
 	e.log(c, en)
+	if e.cfg.Facts != nil {
+		for _, fact := range e.cfg.Facts(ev) {
+			e.step(c, fact) // before the device is answered
+		}
+	}
 	e.step(c, campaign.Heard{Event: ev})
 }
 
