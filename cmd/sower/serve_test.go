@@ -254,7 +254,7 @@ func TestServe(t *testing.T) {
 	}
 	out := can(t, "watch", "field", "--cursor", "0")
 	f.write(t, "watch.txt", out+can(t, "watch", "field", "--cursor", "0", "--json")) // to be searched for secrets
-	if !strings.Contains(out, "finish: 4 of 4 devices updated") || !strings.Contains(out, "wave: all") || !strings.Contains(out, "data and") {
+	if !strings.Contains(out, "finish: 4 of 4 devices updated") || !strings.Contains(out, "wave: all") || !strings.Contains(out, "field.2: ") {
 		t.Errorf("watch:\n%s", out)
 	}
 	for i, h := range f.hosts {

@@ -343,7 +343,10 @@ func neverOwnFUOTA(p *probe) error {
 	if err := r.cs.CloseGroup(p.t.Context(), id); err != nil {
 		return err
 	}
-	for _, method := range []string{"FuotaService", "MulticastGroupService/AddDevice", "Stream"} {
+	if seen.deploys() {
+		return errorf("FuotaService was called")
+	}
+	for _, method := range []string{"MulticastGroupService/AddDevice", "Stream"} {
 		if seen.has(method) {
 			return errorf("%s was called", method)
 		}

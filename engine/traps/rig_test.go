@@ -326,4 +326,13 @@ func (c *calls) has(part string) bool {
 	return slices.ContainsFunc(c.list, func(m string) bool { return strings.Contains(m, part) })
 }
 
+// deploys reports whether the server's own deployments were used; to list them tells whether the server has them.
+func (c *calls) deploys() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.list, func(m string) bool {
+		return strings.Contains(m, "FuotaService/") && !strings.HasSuffix(m, "/ListDeployments")
+	})
+}
+
 func errorf(format string, args ...any) error { return fmt.Errorf(format, args...) }
