@@ -155,7 +155,7 @@ func (f *field) start(t *testing.T) (stop func()) {
 		defer pace.Stop()
 		for ctx.Err() == nil {
 			<-pace.C
-			if err := f.world.Run(ctx, f.world.Now().Add(30*time.Second)); err != nil {
+			if err := f.world.Run(ctx, f.world.Now().Add(5*time.Second)); err != nil {
 				passed <- err
 				return
 			}
