@@ -22,6 +22,7 @@ import (
 	"github.com/sower-fuota/sower/bundle/mcuboot"
 	"github.com/sower-fuota/sower/firmware-stub/device/modem"
 	"github.com/sower-fuota/sower/simulator/fleet"
+	"github.com/sower-fuota/sower/simulator/fleet/fleettest"
 	"github.com/sower-fuota/sower/simulator/networkserver"
 	"github.com/sower-fuota/sower/simulator/radio"
 	"github.com/sower-fuota/sower/simulator/world"
@@ -33,51 +34,6 @@ var (
 	cellarID  = lorawan.EUI64{0, 0x16, 0xc0, 1, 2, 3, 4, 6}
 	deviceEUI = func(i int) lorawan.EUI64 { return lorawan.EUI64{0x70, 0xb3, 7: byte(i)} }
 )
-
-// reporter is a device that sends a report of package diag each minute.
-type reporter struct {
-	version bundle.Version
-	next    uint64
-}
-
-func (r *reporter) turn(ms ...modem.Message) (out []modem.Frame, err error) {
-	idle := modem.IdleUntil{Time: modem.Never}
-	if r.next > 0 {
-		idle.Time = r.next
-	}
-	var d modem.Decoder
-	for _, m := range append(ms, idle) {
-		raw, err := modem.Append(nil, m)
-		if err != nil {
-			return nil, err
-		}
-		d.Write(raw)
-		f, _ := d.Next()
-		out = append(out, f)
-	}
-	return out, nil
-}
-
-func (r *reporter) PowerUp() ([]modem.Frame, error) { return r.turn() }
-func (r *reporter) Close() error                    { return nil }
-func (r *reporter) Turn(f modem.Frame) ([]modem.Frame, error) {
-	m, err := f.Message()
-	if err != nil {
-		return nil, err
-	}
-	switch m := m.(type) {
-	case modem.Link:
-		if m.Joined {
-			r.next = m.Time + 60_000
-		}
-	case modem.Tick:
-		if r.next > 0 && m.Time >= r.next {
-			r.next += 60_000
-			return r.turn(modem.Up{Port: diag.FPort, Data: diag.AppendReport(nil, diag.Report{Version: uint32(r.version)})})
-		}
-	}
-	return r.turn()
-}
 
 // installation is a simulated server, and a folder with settings for it.
 type installation struct {
@@ -126,7 +82,7 @@ func install(t *testing.T, change func(*networkserver.Config)) installation {
 		cfg.Devices = append(cfg.Devices, d)
 		if i < 3 {
 			if _, err := f.Add(fleet.DeviceConfig{EUI: d.EUI, AppKey: d.Keys.AppKey, DataRate: 5, PowerUp: time.Duration(i+1) * time.Second,
-				App: &reporter{version: bundle.MakeVersion(1, 0, 0)}}); err != nil {
+				App: &fleettest.Beacon{Uplink: modem.Up{Port: diag.FPort, Data: diag.AppendReport(nil, diag.Report{Version: uint32(bundle.MakeVersion(1, 0, 0))})}}}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -53,6 +53,7 @@ func (quiet) GroupState(context.Context, network.GroupID) (network.GroupState, e
 	return network.GroupState{}, nil
 }
 func (quiet) Broadcast(context.Context, network.Broadcast) (uint32, error) { return 0, nil }
+func (quiet) FlushGroup(context.Context, network.GroupID) error            { return nil }
 func (quiet) CloseGroup(context.Context, network.GroupID) error            { return nil }
 func (quiet) Events(ctx context.Context, _ string) (<-chan network.Event, error) {
 	ch := make(chan network.Event)

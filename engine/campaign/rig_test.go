@@ -156,10 +156,10 @@ func newRig(t *testing.T, seed uint64, change func(*campaign.Spec), groups ...gr
 
 func (r *rig) step(ev campaign.Event) {
 	r.t.Helper()
-	todo := []campaign.Event{ev}
-	for len(todo) > 0 {
-		effects := r.c.Step(r.w.Now(), todo[0])
-		todo = todo[1:]
+	queue := []campaign.Event{ev}
+	for len(queue) > 0 {
+		effects := r.c.Step(r.w.Now(), queue[0])
+		queue = queue[1:]
 		if r.resume {
 			b, err := json.Marshal(r.c.State())
 			if err != nil {
@@ -178,7 +178,7 @@ func (r *rig) step(ev campaign.Event) {
 				r.seen(r.w.Now(), e.Session, e.Do)
 			}
 			if res := r.do(e); res != nil {
-				todo = append(todo, campaign.Result{Session: e.Session, Result: *res})
+				queue = append(queue, campaign.Result{Session: e.Session, Result: *res})
 			}
 		}
 	}
@@ -202,56 +202,17 @@ func (r *rig) step(ev campaign.Event) {
 }
 
 func (r *rig) do(e campaign.Effect) *session.Result {
-	ctx := context.Background()
-	switch do := e.Do.(type) {
-	case session.Send:
-		res := &session.Result{Op: do.Op, Device: do.Device}
-		payload := do.Payload
-		if do.NeedsKey {
-			key, err := r.net.RootKey(ctx, do.Device)
-			if err != nil {
-				res.Failure = session.NoKey
-				return res
-			}
-			if payload, err = r.c.Payload(e.Session, do, key); err != nil {
-				r.t.Fatal(err)
-			}
-		}
-		id, err := r.net.Send(ctx, network.Message{Device: do.Device, FPort: do.FPort, Payload: payload, Expires: do.Expires})
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		res.Message = id
-		return res
-	case session.OpenGroup:
-		id, err := r.net.OpenGroup(ctx, do.Group)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		return &session.Result{Op: do.Op, Group: id}
-	case session.Broadcast:
-		fcnt, err := r.net.Broadcast(ctx, do.Broadcast)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		return &session.Result{Op: do.Op, FCnt: fcnt}
-	case session.CloseGroup:
-		if err := r.net.CloseGroup(ctx, do.Group); err != nil {
-			r.t.Fatal(err)
-		}
-		return &session.Result{Op: do.Op}
-	case session.FlushDevice:
-		if err := r.net.Flush(ctx, do.Device); err != nil {
-			r.t.Fatal(err)
-		}
-	case session.FlushGroup:
-		r.net.FlushGroup(do.Group)
-	case session.Record:
-		if e.Session < 0 {
-			r.notes = append(r.notes, note{r.w.Now(), do})
-		}
+	r.t.Helper()
+	if rec, ok := e.Do.(session.Record); ok && e.Session < 0 {
+		r.notes = append(r.notes, note{r.w.Now(), rec})
 	}
-	return nil
+	res, err := r.net.Carry(context.Background(), e.Do, func(s session.Send, key network.Key) ([]byte, error) {
+		return r.c.Payload(e.Session, s, key)
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return res
 }
 
 // run starts the campaign and drives it to its end, at most so long.

@@ -262,6 +262,8 @@ type Network interface {
 	// Broadcast queues a multicast message and returns its frame counter. It is not idempotent: after
 	// ErrUncertain compare GroupState with the counter before. [Busy] says that enough of them wait already.
 	Broadcast(ctx context.Context, b Broadcast) (fCnt uint32, err error)
+	// FlushGroup drops the frames that wait in a group. Its frame counter goes on. A group that is gone is no error.
+	FlushGroup(ctx context.Context, id GroupID) error
 	// CloseGroup drops what is queued and removes the group. A group that is gone is no error.
 	CloseGroup(ctx context.Context, id GroupID) error
 	// Events delivers what happens to the devices of an application until ctx ends, then closes the channel.

@@ -51,6 +51,7 @@ func (h *hose) GroupState(context.Context, network.GroupID) (network.GroupState,
 	return network.GroupState{}, nil
 }
 func (h *hose) Broadcast(context.Context, network.Broadcast) (uint32, error) { return 0, nil }
+func (h *hose) FlushGroup(context.Context, network.GroupID) error            { return nil }
 func (h *hose) CloseGroup(context.Context, network.GroupID) error            { return nil }
 func (h *hose) Events(ctx context.Context, _ string) (<-chan network.Event, error) {
 	out := make(chan network.Event)

@@ -446,11 +446,8 @@ func (l *life) Flush(ctx context.Context, d network.EUI64) error {
 	return err
 }
 
-func (l *life) FlushGroup(_ context.Context, id network.GroupID) error {
-	_, err := do(l, "FlushGroup", func() (struct{}, error) {
-		l.Net.FlushGroup(id)
-		return struct{}{}, nil
-	})
+func (l *life) FlushGroup(ctx context.Context, id network.GroupID) error {
+	_, err := do(l, "FlushGroup", func() (struct{}, error) { return struct{}{}, l.Net.FlushGroup(ctx, id) })
 	return err
 }
 

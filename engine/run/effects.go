@@ -274,11 +274,6 @@ func (e *Engine) left(ev network.Event) {
 	}
 }
 
-// groupFlusher is a network that can drop what waits for a group. In others every frame expires within seconds.
-type groupFlusher interface {
-	FlushGroup(ctx context.Context, id network.GroupID) error
-}
-
 // do carries out the effect once. A call that a stop has interrupted may have happened.
 func (w call) do(ctx context.Context, cfg Config) outcome {
 	o := w.attempt(ctx, cfg)
@@ -311,9 +306,7 @@ func (w call) attempt(ctx context.Context, cfg Config) outcome {
 	case session.FlushDevice:
 		o.err = cfg.Network.Flush(ctx, eff.Device)
 	case session.FlushGroup:
-		if f, ok := cfg.Network.(groupFlusher); ok {
-			o.err = f.FlushGroup(ctx, eff.Group)
-		}
+		o.err = cfg.Network.FlushGroup(ctx, eff.Group)
 	default:
 		o.err = fmt.Errorf("run: effect %T is not known", w.effect)
 	}

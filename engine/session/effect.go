@@ -124,8 +124,7 @@ type CloseGroup struct {
 // has not been carried out be.
 type FlushDevice struct{ Device network.EUI64 }
 
-// FlushGroup asks that the frames which wait in the queue of a group be dropped; its frame counter goes on. Where a
-// network cannot, nothing is lost: every frame expires within seconds.
+// FlushGroup asks that the frames which wait in the queue of a group be dropped; its frame counter goes on.
 type FlushGroup struct{ Group network.GroupID }
 
 // Record is an entry for the log of the session.

@@ -212,38 +212,15 @@ func reborn(t *testing.T, spec session.Spec, c *session.Session) *session.Sessio
 	return c
 }
 
+// effect checks an effect and carries it out.
 func (r *rig) effect(e session.Effect) *session.Result {
-	ctx := context.Background()
+	r.t.Helper()
 	switch e := e.(type) {
 	case session.Send:
 		r.sends[e.Command]++
 		if r.c.Progress().Phase == session.PhaseWindow {
 			r.t.Errorf("%s to %s inside the window", e.Command, e.Device)
 		}
-		res := &session.Result{Op: e.Op, Device: e.Device}
-		payload := e.Payload
-		if e.NeedsKey {
-			key, err := r.net.RootKey(ctx, e.Device)
-			if err != nil {
-				res.Failure, res.Text = session.NoKey, err.Error()
-				return res
-			}
-			if payload, err = r.c.Payload(e, key); err != nil {
-				r.t.Fatal(err)
-			}
-		}
-		id, err := r.net.Send(ctx, network.Message{Device: e.Device, FPort: e.FPort, Payload: payload, Expires: e.Expires})
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		res.Message = id
-		return res
-	case session.OpenGroup:
-		id, err := r.net.OpenGroup(ctx, e.Group)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		return &session.Result{Op: e.Op, Group: id}
 	case session.Broadcast:
 		if e.N > 0 {
 			r.sent[e.N]++
@@ -261,30 +238,19 @@ func (r *rig) effect(e session.Effect) *session.Result {
 		if r.late != nil && r.late(e.N) {
 			return &session.Result{Op: e.Op, Failure: session.TooLate, Text: "injected"}
 		}
-		fcnt, err := r.net.Broadcast(ctx, e.Broadcast)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		if r.broadcasted != nil {
-			r.broadcasted(e.N)
-		}
-		return &session.Result{Op: e.Op, FCnt: fcnt}
-	case session.CloseGroup:
-		if err := r.net.CloseGroup(ctx, e.Group); err != nil {
-			r.t.Fatal(err)
-		}
-		return &session.Result{Op: e.Op}
 	case session.FlushDevice:
 		r.flushed[e.Device]++
-		if err := r.net.Flush(ctx, e.Device); err != nil {
-			r.t.Fatal(err)
-		}
-	case session.FlushGroup:
-		r.net.FlushGroup(e.Group)
 	case session.Record:
 		r.records = append(r.records, e)
 	}
-	return nil
+	res, err := r.net.Carry(context.Background(), e, r.c.Payload)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if b, ok := e.(session.Broadcast); ok && r.broadcasted != nil {
+		r.broadcasted(b.N)
+	}
+	return res
 }
 
 // run drives the session to its end, at most so long.

@@ -22,6 +22,7 @@ import (
 	"github.com/sower-fuota/sower/firmware-stub/device/modem"
 	"github.com/sower-fuota/sower/integrations/chirpstack"
 	"github.com/sower-fuota/sower/simulator/fleet"
+	"github.com/sower-fuota/sower/simulator/fleet/fleettest"
 	"github.com/sower-fuota/sower/simulator/networkserver"
 	"github.com/sower-fuota/sower/simulator/radio"
 	"github.com/sower-fuota/sower/simulator/world"
@@ -100,7 +101,7 @@ func (p *probe) start(s site) *rig {
 		cfg.Devices = append(cfg.Devices, networkserver.Device{EUI: lorawan.EUI64(eui(i)), Name: "meter", Application: appID, Profile: profileID,
 			Keys: &networkserver.Keys{AppKey: lorawan.AES128Key{1, byte(i)}, GenAppKey: lorawan.AES128Key{2, byte(i), 1}}})
 		if i < s.beacons {
-			if _, err := f.Add(fleet.DeviceConfig{EUI: lorawan.EUI64(eui(i)), AppKey: lorawan.AES128Key{1, byte(i)}, DataRate: 5, App: &beacon{}}); err != nil {
+			if _, err := f.Add(fleet.DeviceConfig{EUI: lorawan.EUI64(eui(i)), AppKey: lorawan.AES128Key{1, byte(i)}, DataRate: 5, App: &fleettest.Beacon{Uplink: modem.Up{Port: 2, Data: []byte{7}}}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -264,48 +265,6 @@ func (s *sniffer) counters() []uint32 {
 		seen[counter(f)] = true
 	}
 	return slices.Sorted(maps.Keys(seen))
-}
-
-// beacon joins, sends a byte each minute, and answers what it gets.
-type beacon struct{ next uint64 }
-
-func (b *beacon) turn(ms ...modem.Message) (out []modem.Frame, err error) {
-	idle := modem.IdleUntil{Time: modem.Never}
-	if b.next > 0 {
-		idle.Time = b.next
-	}
-	var d modem.Decoder
-	for _, m := range append(ms, idle) {
-		raw, err := modem.Append(nil, m)
-		if err != nil {
-			return nil, err
-		}
-		d.Write(raw)
-		f, _ := d.Next()
-		out = append(out, f)
-	}
-	return out, nil
-}
-
-func (b *beacon) PowerUp() ([]modem.Frame, error) { return b.turn() }
-func (b *beacon) Close() error                    { return nil }
-func (b *beacon) Turn(f modem.Frame) ([]modem.Frame, error) {
-	m, err := f.Message()
-	if err != nil {
-		return nil, err
-	}
-	switch m := m.(type) {
-	case modem.Link:
-		if m.Joined {
-			b.next = m.Time + 60_000
-		}
-	case modem.Tick:
-		if b.next > 0 && m.Time >= b.next {
-			b.next += 60_000
-			return b.turn(modem.Up{Port: 2, Data: []byte{7}})
-		}
-	}
-	return b.turn()
 }
 
 // calls records the methods that a server is asked for.

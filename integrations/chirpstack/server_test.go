@@ -15,6 +15,7 @@ import (
 	"github.com/sower-fuota/sower/firmware-stub/device/modem"
 	"github.com/sower-fuota/sower/integrations/chirpstack"
 	"github.com/sower-fuota/sower/simulator/fleet"
+	"github.com/sower-fuota/sower/simulator/fleet/fleettest"
 	"github.com/sower-fuota/sower/simulator/networkserver"
 	"github.com/sower-fuota/sower/simulator/radio"
 	"github.com/sower-fuota/sower/simulator/world"
@@ -27,50 +28,6 @@ var (
 )
 
 func eui(i int) network.EUI64 { return network.EUI64{0x70, 0xb3, 6: byte(i >> 8), 7: byte(i)} }
-
-// beacon sends a byte each minute.
-type beacon struct{ next uint64 }
-
-func (b *beacon) turn(ms ...modem.Message) (out []modem.Frame, err error) {
-	idle := modem.IdleUntil{Time: modem.Never}
-	if b.next > 0 {
-		idle.Time = b.next
-	}
-	var d modem.Decoder
-	for _, m := range append(ms, idle) {
-		raw, err := modem.Append(nil, m)
-		if err != nil {
-			return nil, err
-		}
-		d.Write(raw)
-		f, _ := d.Next()
-		out = append(out, f)
-	}
-	return out, nil
-}
-
-func (b *beacon) PowerUp() ([]modem.Frame, error) { return b.turn() }
-func (b *beacon) Close() error                    { return nil }
-func (b *beacon) Turn(f modem.Frame) ([]modem.Frame, error) {
-	m, err := f.Message()
-	if err != nil {
-		return nil, err
-	}
-	switch m := m.(type) {
-	case modem.Link:
-		if m.Joined {
-			b.next = m.Time + 60_000
-		}
-	case modem.Tick:
-		if b.next > 0 && m.Time >= b.next {
-			b.next += 60_000
-			return b.turn(modem.Up{Port: 2, Data: []byte{7}})
-		}
-	case modem.Down:
-		return b.turn(modem.Up{Port: m.Port, Data: m.Data})
-	}
-	return b.turn()
-}
 
 // server starts a simulated ChirpStack with n devices, of which the first beacons run.
 func server(t *testing.T, n, beacons int) (*world.World, *chirpstack.Network) {
@@ -108,7 +65,7 @@ func serverWith(t testing.TB, n, beacons int, change func(*networkserver.Config)
 		}
 		cfg.Devices = append(cfg.Devices, d)
 		if i < beacons {
-			if _, err := f.Add(fleet.DeviceConfig{EUI: d.EUI, AppKey: d.Keys.AppKey, DataRate: 5, App: &beacon{}}); err != nil {
+			if _, err := f.Add(fleet.DeviceConfig{EUI: d.EUI, AppKey: d.Keys.AppKey, DataRate: 5, App: &fleettest.Beacon{Uplink: modem.Up{Port: 2, Data: []byte{7}}, Echo: true}}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -255,14 +255,15 @@ func (n *Net) Flush(_ context.Context, eui network.EUI64) error {
 	return nil
 }
 
-// FlushGroup drops the frames of a group that have not been sent yet.
-func (n *Net) FlushGroup(id network.GroupID) {
+// FlushGroup drops the frames of a group that have not been sent yet. Its frame counter goes on.
+func (n *Net) FlushGroup(_ context.Context, id network.GroupID) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.Calls["FlushGroup"]++
-	if g := n.groups[id]; g != nil {
+	happens, err := n.fault("FlushGroup")
+	if g := n.groups[id]; happens && g != nil {
 		g.flushed = g.fcnt
 	}
+	return err
 }
 
 // OpenGroup implements [network.Network].

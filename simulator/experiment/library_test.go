@@ -34,11 +34,11 @@ type library struct {
 // frame is what a device is handed for a message of the host.
 func (l *library) frame(m modem.Message) modem.Frame {
 	l.t.Helper()
-	raw, err := modem.Append(nil, m)
+	f, err := modem.Frames(m)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return modem.Frame{Type: modem.Type(raw[1]), Payload: raw[4 : len(raw)-2]}
+	return f[0]
 }
 
 func (l *library) down(port uint8, data []byte) modem.Frame {

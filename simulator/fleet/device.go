@@ -156,14 +156,13 @@ func (d *Device) turn(m modem.Message) {
 	if !d.running() {
 		return
 	}
-	raw, err := modem.Append(nil, m)
+	fs, err := modem.Frames(m)
 	if err != nil {
 		d.fail(fmt.Errorf("fleet: %w", err))
 		return
 	}
-	// A frame is sync, type, length, payload, CRC; the App frames it again if it lies behind a byte stream.
 	_, awaited := m.(modem.ResetReq)
-	d.hand(modem.Frame{Type: modem.Type(raw[1]), Payload: raw[4 : len(raw)-2]}, awaited)
+	d.hand(fs[0], awaited)
 }
 
 // down hands a downlink to the application, at a GPS time that is the present. It is what a simulation spends its time on, hence without the

@@ -45,13 +45,9 @@ type script struct {
 }
 
 func encode(ms []modem.Message) []modem.Frame {
-	var out []modem.Frame
-	for _, m := range ms {
-		raw, err := modem.Append(nil, m)
-		if err != nil {
-			panic(err)
-		}
-		out = append(out, modem.Frame{Type: modem.Type(raw[1]), Payload: raw[4 : len(raw)-2]})
+	out, err := modem.Frames(ms...)
+	if err != nil {
+		panic(err) // a mistake in this file
 	}
 	return out
 }

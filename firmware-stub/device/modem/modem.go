@@ -192,16 +192,38 @@ func Append(dst []byte, m Message) ([]byte, error) {
 	return AppendFrame(dst, Frame{Type: m.typ(), Payload: m.appendTo(nil)})
 }
 
+// Frames returns the messages as frames, for an application that is handed them without a byte stream between. An
+// error is that of [Append].
+func Frames(ms ...Message) ([]Frame, error) {
+	out := make([]Frame, 0, len(ms))
+	for _, m := range ms {
+		f := Frame{Type: m.typ(), Payload: m.appendTo(nil)}
+		if err := f.check(); err != nil {
+			return nil, err
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
 // Frame is a frame whose payload has not been looked at.
 type Frame struct {
 	Type    Type
 	Payload []byte
 }
 
+// check reports a payload that does not fit.
+func (f Frame) check() error {
+	if len(f.Payload) > MaxPayload {
+		return fmt.Errorf("frame of type 0x%02x: %w: %d bytes, at most %d", uint8(f.Type), ErrLong, len(f.Payload), MaxPayload)
+	}
+	return nil
+}
+
 // AppendFrame appends f to dst. With [ErrLong] dst is returned as it was.
 func AppendFrame(dst []byte, f Frame) ([]byte, error) {
-	if len(f.Payload) > MaxPayload {
-		return dst, fmt.Errorf("frame of type 0x%02x: %w: %d bytes, at most %d", uint8(f.Type), ErrLong, len(f.Payload), MaxPayload)
+	if err := f.check(); err != nil {
+		return dst, err
 	}
 	start := len(dst) + 1
 	dst = append(dst, sync, uint8(f.Type))

@@ -259,14 +259,14 @@ func (d *Device) answer() ([]modem.Frame, error) {
 		wake = 1
 	}
 	d.reply = d.reply[:0]
-	for _, m := range d.out {
-		raw, err := modem.Append(nil, m)
+	if len(d.out) > 0 {
+		said, err := modem.Frames(d.out...)
 		if err != nil {
 			return nil, fmt.Errorf("foreign: %w", err)
 		}
-		d.reply = append(d.reply, modem.Frame{Type: modem.Type(raw[1]), Payload: raw[4 : len(raw)-2]})
+		d.reply = append(d.reply, said...)
+		d.out = d.out[:0]
 	}
-	d.out = d.out[:0]
 	d.buffer = binary.LittleEndian.AppendUint64(d.buffer[:0], wake)
 	d.reply = append(d.reply, modem.Frame{Type: modem.TypeIdleUntil, Payload: d.buffer})
 	return d.reply, nil

@@ -79,11 +79,11 @@ func (b *bench) take(frames []modem.Frame, err error) {
 
 func (b *bench) turn(m modem.Message) {
 	b.t.Helper()
-	raw, err := modem.Append(nil, m)
+	f, err := modem.Frames(m)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.take(b.device.Turn(modem.Frame{Type: modem.Type(raw[1]), Payload: raw[4 : len(raw)-2]}))
+	b.take(b.device.Turn(f[0]))
 }
 
 func (b *bench) down(port, group uint8, data []byte) {

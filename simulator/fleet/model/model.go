@@ -353,20 +353,20 @@ func (d *Device) answer() ([]modem.Frame, error) {
 		}
 	}
 	d.reply = d.reply[:0]
-	for _, m := range d.out {
-		raw, err := modem.Append(nil, m)
+	if wake != modem.Never {
+		wake = max(wake, d.now+1)
+	}
+	if len(d.out) > 0 {
+		said, err := modem.Frames(d.out...)
 		if err != nil {
 			return nil, fmt.Errorf("model: %w", err)
 		}
-		d.reply = append(d.reply, modem.Frame{Type: modem.Type(raw[1]), Payload: raw[4 : len(raw)-2]})
-		if _, is := m.(modem.Reset); is {
+		d.reply = append(d.reply, said...)
+		if slices.ContainsFunc(said, func(f modem.Frame) bool { return f.Type == modem.TypeReset }) {
 			wake = 0 // it has booted and does not know the time
 		}
+		d.out = d.out[:0]
 	}
-	if wake != 0 && wake != modem.Never {
-		wake = max(wake, d.now+1)
-	}
-	d.out = d.out[:0]
 	d.buffer = binary.LittleEndian.AppendUint64(d.buffer[:0], wake)
 	d.reply = append(d.reply, modem.Frame{Type: modem.TypeIdleUntil, Payload: d.buffer})
 	return d.reply, nil

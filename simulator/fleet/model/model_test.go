@@ -32,11 +32,11 @@ type driver struct {
 
 func (d *driver) turn(m modem.Message) {
 	d.t.Helper()
-	raw, err := modem.Append(nil, m)
+	f, err := modem.Frames(m)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.take(d.app.Turn(modem.Frame{Type: modem.Type(raw[1]), Payload: raw[4 : len(raw)-2]}))
+	d.take(d.app.Turn(f[0]))
 }
 
 func (d *driver) take(frames []modem.Frame, err error) {

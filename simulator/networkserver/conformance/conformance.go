@@ -368,19 +368,11 @@ type app struct {
 }
 
 func (a *app) frames(ms ...modem.Message) ([]modem.Frame, error) {
-	var out []modem.Frame
 	idle := uint64(modem.Never)
 	if a.next != 0 {
 		idle = a.next
 	}
-	for _, m := range append(ms, modem.IdleUntil{Time: idle}) {
-		raw, err := modem.Append(nil, m)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, modem.Frame{Type: modem.Type(raw[1]), Payload: raw[4 : len(raw)-2]})
-	}
-	return out, nil
+	return modem.Frames(append(ms, modem.IdleUntil{Time: idle})...)
 }
 
 // PowerUp implements fleet.App.
