@@ -1,18 +1,16 @@
 package bundle
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/ecdsa"
-	"crypto/pbkdf2"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"strconv"
+
+	"github.com/sower-fuota/sower/internal/passphrase"
 )
 
 var (
@@ -23,24 +21,15 @@ var (
 	ErrPassphrase = errors.New("bundle: wrong passphrase, or the key file is damaged")
 )
 
-// The PEM form of an encrypted key. The block's bytes are the PKCS #8 form of the key under AES-256-GCM; its
-// headers say how, and are authenticated with it. The key of the cipher is PBKDF2 (RFC 8018) of passphrase and
-// salt; the nonce may be fixed because a salt is used once.
+// The PEM form of an encrypted key. The block's bytes are the PKCS #8 form of the key under the cipher of package
+// passphrase; its headers say how, and are authenticated with it. The nonce is 0.
 //
 //	-----BEGIN SOWER ENCRYPTED PRIVATE KEY-----
 //	Cipher: AES-256-GCM
 //	Iterations: 600000
 //	KDF: PBKDF2-HMAC-SHA256
 //	Salt: 32 bytes in hexadecimal
-const (
-	typeEncrypted = "SOWER ENCRYPTED PRIVATE KEY"
-	kdfName       = "PBKDF2-HMAC-SHA256"
-	cipherName    = "AES-256-GCM"
-
-	saltSize      = 32
-	iterations    = 600_000    // OWASP's advice for PBKDF2-HMAC-SHA256, 2023; a quarter of a second
-	maxIterations = 10_000_000 // beyond it a key file is an attack on the reader's time
-)
+const typeEncrypted = "SOWER ENCRYPTED PRIVATE KEY"
 
 // IsEncrypted reports whether text holds a key that [DecryptPrivateKey] reads.
 func IsEncrypted(text []byte) bool {
@@ -50,30 +39,27 @@ func IsEncrypted(text []byte) bool {
 
 // EncryptPrivateKey returns the PEM form of a signing key under a passphrase, which must not be empty. A keyID
 // other than 0 is written in front of it.
-func EncryptPrivateKey(key *ecdsa.PrivateKey, keyID uint8, passphrase []byte) ([]byte, error) {
-	if len(passphrase) == 0 {
-		return nil, fmt.Errorf("%w: it is empty", ErrPassphrase)
+func EncryptPrivateKey(key *ecdsa.PrivateKey, keyID uint8, pass []byte) ([]byte, error) {
+	salt, n := make([]byte, passphrase.SaltSize), passphrase.Iterations
+	rand.Read(salt) // never fails: crypto/rand
+	aead, err := passphrase.Cipher(pass, salt, n)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPassphrase, err)
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, err
 	}
-	salt := make([]byte, saltSize)
-	rand.Read(salt) // never fails: crypto/rand
-	aead, err := keyCipher(passphrase, salt, iterations)
-	if err != nil {
-		return nil, err
-	}
+	defer clear(der)
 	block := &pem.Block{Type: typeEncrypted, Headers: map[string]string{
-		"KDF": kdfName, "Cipher": cipherName, "Iterations": strconv.Itoa(iterations), "Salt": hex.EncodeToString(salt),
+		"KDF": passphrase.KDFName, "Cipher": passphrase.CipherName, "Iterations": strconv.Itoa(n), "Salt": hex.EncodeToString(salt),
 	}}
-	block.Bytes = aead.Seal(nil, make([]byte, aead.NonceSize()), der, keyHeader(salt, iterations))
-	clear(der)
+	block.Bytes = aead.Seal(nil, make([]byte, aead.NonceSize()), der, keyHeader(salt, n))
 	return encodeKey(keyID, block), nil
 }
 
 // DecryptPrivateKey reads a key that [EncryptPrivateKey] wrote. Errors wrap [ErrKey] or [ErrPassphrase].
-func DecryptPrivateKey(text, passphrase []byte) (*ecdsa.PrivateKey, error) {
+func DecryptPrivateKey(text, pass []byte) (*ecdsa.PrivateKey, error) {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != typeEncrypted {
 		return nil, fmt.Errorf("%w: no PEM block %q", ErrKey, typeEncrypted)
@@ -82,12 +68,9 @@ func DecryptPrivateKey(text, passphrase []byte) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(passphrase) == 0 {
-		return nil, fmt.Errorf("%w: the passphrase is empty", ErrPassphrase)
-	}
-	aead, err := keyCipher(passphrase, salt, n)
+	aead, err := passphrase.Cipher(pass, salt, n)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrPassphrase, err)
 	}
 	der, err := aead.Open(nil, make([]byte, aead.NonceSize()), block.Bytes, keyHeader(salt, n))
 	if err != nil {
@@ -99,34 +82,21 @@ func DecryptPrivateKey(text, passphrase []byte) (*ecdsa.PrivateKey, error) {
 
 // parseKeyHeader reads the parameters of an encrypted key and refuses those this version does not write.
 func parseKeyHeader(h map[string]string) (salt []byte, n int, err error) {
-	if h["KDF"] != kdfName || h["Cipher"] != cipherName {
-		return nil, 0, fmt.Errorf("%w: encrypted by %q with %q, want %s with %s", ErrKey, h["Cipher"], h["KDF"], cipherName, kdfName)
+	if h["KDF"] != passphrase.KDFName || h["Cipher"] != passphrase.CipherName {
+		return nil, 0, fmt.Errorf("%w: encrypted by %q with %q, want %s with %s", ErrKey, h["Cipher"], h["KDF"], passphrase.CipherName, passphrase.KDFName)
 	}
 	salt, err = hex.DecodeString(h["Salt"])
-	if err != nil || len(salt) != saltSize {
-		return nil, 0, fmt.Errorf("%w: its salt is not %d bytes in hexadecimal", ErrKey, saltSize)
+	if err != nil || len(salt) != passphrase.SaltSize {
+		return nil, 0, fmt.Errorf("%w: its salt is not %d bytes in hexadecimal", ErrKey, passphrase.SaltSize)
 	}
 	n, err = strconv.Atoi(h["Iterations"])
-	if err != nil || n < 1 || n > maxIterations {
-		return nil, 0, fmt.Errorf("%w: %q iterations, want 1..%d", ErrKey, h["Iterations"], maxIterations)
+	if err != nil || n < 1 || n > passphrase.MaxIterations {
+		return nil, 0, fmt.Errorf("%w: %q iterations, want 1..%d", ErrKey, h["Iterations"], passphrase.MaxIterations)
 	}
 	return salt, n, nil
 }
 
 // keyHeader is the form of the headers that the cipher authenticates.
 func keyHeader(salt []byte, n int) []byte {
-	return fmt.Appendf(nil, "%s\n%s\n%d\n%x\n", cipherName, kdfName, n, salt)
-}
-
-func keyCipher(passphrase, salt []byte, n int) (cipher.AEAD, error) {
-	key, err := pbkdf2.Key(sha256.New, string(passphrase), salt, n, 32)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(key)
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCM(block)
+	return fmt.Appendf(nil, "%s\n%s\n%d\n%x\n", passphrase.CipherName, passphrase.KDFName, n, salt)
 }

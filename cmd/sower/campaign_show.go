@@ -364,7 +364,7 @@ func verifyEvidence(w io.Writer, path, signer string, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, info)
 	}
-	fmt.Fprintf(w, "%s: %d lines hold: campaign %s, %s, %d of %d devices updated, exported %s\nsigned by %s\n", path, info.Lines, info.Campaign,
-		cmp.Or(info.Phase, "?"), info.Updated, info.Devices, stamp(info.Exported), info.Signer)
+	fmt.Fprintf(w, "%s: %d lines hold: campaign %s, %s, %d of %d devices updated, exported %s\nlog: %s\nsigned by %s\n", path, info.Lines, info.Campaign,
+		cmp.Or(info.Phase, "?"), info.Updated, info.Devices, stamp(info.Exported), info.Log, info.Signer)
 	return nil
 }

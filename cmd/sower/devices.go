@@ -28,7 +28,8 @@ func newDevicesCommand() *cobra.Command {
 		Short: "list what is known of the devices, from where and how old",
 		Long: `devices lists version, base image, hardware, packages, battery and link of each device, each fact with its source
 and age: the network server's record, tags, link metrics of a week, the inventory CSV of sower.toml, and uplinks
-that come in while it listens (TS006 and TS007 answers, reports, rules of sower.toml). It sends nothing.
+that come in while it listens (TS006 and TS007 answers, reports, rules of sower.toml, battery levels that ChirpStack has
+asked for). It sends nothing; "sower devices discover" asks.
 
 What it prints with --csv, and an [inventory] csv in sower.toml that names such a file, keep what was heard.`,
 		Example: "  sower devices --listen 1h --csv > inventory.csv",
@@ -64,6 +65,7 @@ What it prints with --csv, and an [inventory] csv in sower.toml that names such 
 	f.DurationVar(&listen, "listen", 0, "listen to uplinks for so long")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	f.BoolVar(&asCSV, "csv", false, "print CSV")
+	cmd.AddCommand(newDiscoverCommand())
 	return cmd
 }
 
@@ -129,12 +131,14 @@ type deviceRow struct {
 	EUI      network.EUI64                      `json:"dev_eui"`
 	Name     string                             `json:"name"`
 	App      string                             `json:"application"`
+	Region   string                             `json:"region,omitempty"`
 	LastSeen time.Time                          `json:"last_seen,omitzero"`
 	Version  *inventory.Fact[string]            `json:"version,omitempty"`
 	Base     *inventory.Fact[inventory.Digest]  `json:"base_sha256,omitempty"`
 	Hardware *inventory.Fact[uint16]            `json:"hardware_id,omitempty"`
 	Class    *inventory.Fact[uint32]            `json:"device_class,omitempty"`
 	Packages *inventory.Fact[string]            `json:"packages,omitempty"`
+	Offers   map[string]inventory.Fact[string]  `json:"offers,omitempty"` // by document, "v2:201" or "none"
 	Battery  *inventory.Fact[int]               `json:"battery_percent,omitempty"`
 	SNR      *inventory.Fact[float64]           `json:"snr_db,omitempty"`
 	Uplinks  *inventory.Fact[inventory.Uplinks] `json:"uplinks,omitempty"`
@@ -155,21 +159,27 @@ func named[T fmt.Stringer](f inventory.Fact[T]) *inventory.Fact[string] {
 func deviceRows(inv *inventory.Inventory) []deviceRow {
 	rows := []deviceRow{}
 	for _, d := range inv.Devices() {
-		rows = append(rows, deviceRow{d.EUI, d.Name, d.Application, d.LastSeen, named(d.Version), known(d.Base), known(d.Hardware),
-			known(d.Class), named(d.Packages), known(d.Battery), known(d.SNR), known(d.Uplinks)})
+		offers := map[string]inventory.Fact[string]{}
+		for id, f := range d.Offers {
+			if f.Known() {
+				offers[applayer.PackageID(id).String()] = *named(f)
+			}
+		}
+		rows = append(rows, deviceRow{d.EUI, d.Name, d.Application, d.Region, d.LastSeen, named(d.Version), known(d.Base), known(d.Hardware),
+			known(d.Class), named(d.Packages), offers, known(d.Battery), known(d.SNR), known(d.Uplinks)})
 	}
 	return rows
 }
 
 func printDevices(w io.Writer, inv *inventory.Inventory, now time.Time) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "DEV EUI\tNAME\tLAST SEEN\tVERSION\tBASE\tHARDWARE\tPACKAGES\tBATTERY\tSNR\tLOSS")
+	fmt.Fprintln(tw, "DEV EUI\tNAME\tREGION\tLAST SEEN\tVERSION\tBASE\tHARDWARE\tPACKAGES\tBATTERY\tSNR\tLOSS")
 	for _, d := range inv.Devices() {
 		seen := "never"
 		if !d.LastSeen.IsZero() {
 			seen = age(now.Sub(d.LastSeen)) + " ago"
 		}
-		fmt.Fprintln(tw, strings.Join([]string{d.EUI.String(), d.Name, seen,
+		fmt.Fprintln(tw, strings.Join([]string{d.EUI.String(), d.Name, d.Region, seen,
 			cell(d.Version, now, bundle.Version.String),
 			cell(d.Base, now, inventory.Digest.String),
 			cell(d.Hardware, now, func(v uint16) string { return fmt.Sprint(v) }),

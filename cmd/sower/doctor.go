@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/engine/config"
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/integrations/chirpstack"
@@ -180,12 +181,12 @@ func (s *site) examine(ctx context.Context, e *examination, listen time.Duration
 		}
 	}
 	broker := s.examineBroker(ctx, e, apps[0], listen)
-	newest, err := s.examineGateways(ctx, e, apps)
+	newest, regions, err := s.examineGateways(ctx, e, apps)
 	if err != nil {
 		return err
 	}
 	s.examineClock(e, broker, newest)
-	return s.examineDevices(ctx, e, apps)
+	return s.examineDevices(ctx, e, apps, regions)
 }
 
 func (s *site) examineBroker(ctx context.Context, e *examination, app chirpstack.Application, listen time.Duration) chirpstack.Broker {
@@ -215,18 +216,20 @@ func (s *site) examineBroker(ctx context.Context, e *examination, app chirpstack
 	return b
 }
 
-// examineGateways returns when the server last heard any gateway.
-func (s *site) examineGateways(ctx context.Context, e *examination, apps []chirpstack.Application) (newest time.Time, err error) {
+// examineGateways returns when the server last heard any gateway, and the regions in which one is online.
+func (s *site) examineGateways(ctx context.Context, e *examination, apps []chirpstack.Application) (newest time.Time, regions map[string]bool, err error) {
 	seen := map[network.EUI64]bool{}
+	regions = map[string]bool{}
 	for _, app := range apps {
 		list, err := s.nw.GatewayStates(ctx, app.ID)
 		if err != nil {
-			return newest, err
+			return newest, nil, err
 		}
 		online := 0
 		for _, g := range list {
 			if g.Online {
 				online++
+				regions[g.Region] = g.Region != ""
 			}
 			if g.LastSeen.After(newest) {
 				newest = g.LastSeen
@@ -251,7 +254,7 @@ func (s *site) examineGateways(ctx context.Context, e *examination, apps []chirp
 			e.ok("gateways", "%d of %d online for application %s", online, len(list), app.Name)
 		}
 	}
-	return newest, nil
+	return newest, regions, nil
 }
 
 // clockTolerance is by how much the clocks of server and engine may differ.
@@ -277,8 +280,8 @@ func (s *site) examineClock(e *examination, b chirpstack.Broker, newest time.Tim
 	}
 }
 
-// examineDevices looks at profiles and keys.
-func (s *site) examineDevices(ctx context.Context, e *examination, apps []chirpstack.Application) error {
+// examineDevices looks at profiles and keys. regions are those in which a gateway is online.
+func (s *site) examineDevices(ctx context.Context, e *examination, apps []chirpstack.Application, regions map[string]bool) error {
 	var ids []string
 	for _, a := range apps {
 		ids = append(ids, a.ID)
@@ -320,7 +323,18 @@ func (s *site) examineDevices(ctx context.Context, e *examination, apps []chirps
 			e.failed("device profile", "set TS004 and TS005 to \"not implemented\" and switch class C off for devices of class A",
 				"%s: %s", p.Name, strings.Join(wrong, "; "))
 		} else {
-			e.ok("device profile", "%s, LoRaWAN %s, without TS004 and TS005", p.Name, p.MACVersion)
+			e.ok("device profile", "%s, %s, LoRaWAN %s, without TS004 and TS005", p.Name, p.Region, p.MACVersion)
+		}
+		region, err := airtime.ParseRegion(p.Region)
+		switch {
+		case err != nil:
+			e.failed("region", "leave its devices to another tool", "device profile %s is of %s, and sower knows %v", p.Name, p.Region, airtime.Regions())
+		case s.Region != 0 && region != s.Region:
+			e.failed("region", "take region out of "+s.file+", and each device is served in the region of its profile",
+				"device profile %s is of %s, and no other region than %s is wanted", p.Name, region, s.Region)
+		case !regions[p.Region] && len(regions) > 0:
+			e.failed("region", "put a gateway of "+p.Region+" into operation, or correct the region of the profile",
+				"no gateway of %s is online, where the devices of profile %s work", p.Region, p.Name)
 		}
 	}
 	if len(clock) == 2 {

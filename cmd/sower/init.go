@@ -26,10 +26,10 @@ environment variable.
 
 It also makes the database of sower serve beside the settings, and prints the first token for its API, which is not
 shown again.`,
-		Example: "  sower init --server https://lns.example.com:443 --mqtt mqtts://lns.example.com:8883 --region EU868\n  sower doctor",
+		Example: "  sower init --server https://lns.example.com:443 --mqtt mqtts://lns.example.com:8883\n  sower doctor",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := airtime.ParseRegion(region); err != nil {
+			if _, err := airtime.ParseRegion(region); err != nil && region != "" {
 				return usagef("init: --region: %w", err)
 			}
 			return initSettings(cmd.Context(), cmd.OutOrStdout(), out, config.SettingsTemplate(server, mqtt, region, token), token)
@@ -39,7 +39,7 @@ shown again.`,
 	f.StringVarP(&out, "output", "o", settingsFile, "file to write")
 	f.StringVar(&server, "server", "127.0.0.1:8080", "API of ChirpStack, HOST:PORT or https://HOST:PORT")
 	f.StringVar(&mqtt, "mqtt", "mqtt://127.0.0.1:1883", "broker of its events, mqtt://HOST:PORT or mqtts://HOST:PORT")
-	f.StringVar(&region, "region", "EU868", "region of the gateways")
+	f.StringVar(&region, "region", "", "refuse devices of any other region, such as EU868; each is served in that of its profile")
 	f.StringVar(&token, "token-file", "sower.token", "file that will hold the API key")
 	return cmd
 }

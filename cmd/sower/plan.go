@@ -6,11 +6,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/engine/plan"
 	"github.com/sower-fuota/sower/engine/prepare"
 )
@@ -105,15 +107,18 @@ func printSchedule(w io.Writer, sc plan.Schedule) {
 	for _, s := range sc.Sessions {
 		p := s.Plan
 		fmt.Fprintf(w, "\n  wave %s: %s (%s) to %d devices running %s\n", s.Wave, s.Bundle, s.Payload, len(s.Devices), strings.Join(s.From, ", "))
-		fmt.Fprintf(w, "    DR%d at %.3f MHz through %d gateway(s), matrix %s\n", p.DataRate, float64(p.Frequency)/1e6, p.Gateways, p.Matrix)
+		fmt.Fprintf(w, "    %s DR%d at %.3f MHz through %d gateway(s), matrix %s\n", p.Region, p.DataRate, float64(p.Frequency)/1e6, p.Gateways, p.Matrix)
 		fmt.Fprintf(w, "    %d data + %d parity fragments of %d bytes, about %d until all are complete, one every %s\n",
 			p.M, p.Parity, p.FragSize, s.Expected, p.Pace.Round(time.Millisecond))
 		fmt.Fprintf(w, "    window opens %s, closes about %s", stamp(s.Opens), stamp(s.Ends))
 		if s.Windows > 1 {
 			fmt.Fprintf(w, ", in %d windows", s.Windows)
 		}
-		fmt.Fprintf(w, "; class C, 2^%d s\n", p.TimeOut)
+		fmt.Fprintf(w, "; %s\n", p.Receive())
 		fmt.Fprintf(w, "    airtime %s per gateway, %.2f mAh per device, %d uplinks\n", s.Airtime.Round(time.Second/10), s.Energy, s.Uplinks)
+		if s.Other != nil {
+			fmt.Fprintf(w, "    %s\n", compare(s))
+		}
 		fmt.Fprintf(w, "    self-check: %.1f %% of %d simulated devices complete with the first burst\n", 100*s.Check.Complete, s.Check.Devices)
 		if s.Behind != "" {
 			fmt.Fprintf(w, "    waits for the gateways behind campaign %s\n", s.Behind)
@@ -131,12 +136,37 @@ func printSchedule(w io.Writer, sc plan.Schedule) {
 	}
 	fmt.Fprintln(w)
 	for _, u := range sc.Usage {
-		fmt.Fprintf(w, "  gateway %s, sub-band %s: at most %s in any hour of %s allowed (%.0f %%)\n", u.Gateway, u.SubBand,
-			u.Peak.Round(time.Second/10), u.Allowed.Round(time.Second), 100*float64(u.Peak)/float64(u.Allowed))
+		fmt.Fprintf(w, "  gateway %s, %s\n", u.Gateway, airUse(u))
 	}
 	for _, text := range sc.Warnings {
 		fmt.Fprintf(w, "  warning: %s\n", text)
 	}
+}
+
+// airUse says how much of the air of a sub-band a gateway takes.
+func airUse(u plan.Usage) string {
+	peak, share := u.Peak.Round(time.Second/10), 100*float64(u.Peak)/float64(u.Allowed)
+	region, err := airtime.ParseRegion(u.Region)
+	if err == nil && slices.ContainsFunc(region.SubBands(), func(b airtime.SubBand) bool { return b.Name == u.SubBand && b.DutyCycle == 1000 }) {
+		return fmt.Sprintf("%s: at most %s in any hour; there is no duty cycle", u.Region, peak)
+	}
+	return fmt.Sprintf("%s sub-band %s: at most %s in any hour of %s allowed (%.0f %%)", u.Region, u.SubBand, peak, u.Allowed.Round(time.Second), share)
+}
+
+// compare says what a session would take in the other class.
+func compare(s plan.Session) string {
+	this, other := "class C", "class B"
+	if s.Other.ClassB == nil {
+		this, other = other, this
+	} else {
+		other = fmt.Sprintf("class B (ping_slot_periodicity = %d)", s.Other.ClassB.Periodicity)
+	}
+	cheaper := this
+	if s.Other.Energy < s.Energy {
+		cheaper = other
+	}
+	return fmt.Sprintf("%s would take %.2f mAh and about %s in place of %s: %s is cheaper in energy", other, s.Other.Energy,
+		s.Other.Duration.Round(time.Second), s.Plan.Duration.Round(time.Second), cheaper)
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }

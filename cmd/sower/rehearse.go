@@ -27,6 +27,7 @@ type rehearseOptions struct {
 	grpc, mqtt         string
 	out                string
 	console            bool
+	air                rehearse.Air
 }
 
 func newRehearseCommand() *cobra.Command {
@@ -38,7 +39,9 @@ func newRehearseCommand() *cobra.Command {
 		Long: `With a campaign file, rehearse plans the campaign as sower plan does and runs it by the real engine on a
 simulated network server and a fleet modelled after the inventory: every device with the version it runs and the loss
 of its own uplink history. It says how long the campaign will take, what it costs, and who will not make it. Nothing is
-sent. Downlinks are assumed to be lost as often as uplinks are; --down-loss changes that.
+sent. Downlinks are assumed to be lost as often as uplinks are; --down-loss changes that. A raw block goes to models of
+the stock stacks, which --stack names, built as the campaign file says under [raw]; nothing but its proof makes such a
+device count as updated.
 
 Without one, rehearse signs, plans and sends a firmware update to a simulated fleet: the real engine, a network server
 with ChirpStack's API on loopback ports, real LoRaWAN frames, the real device library on emulated flash, and one
@@ -46,10 +49,17 @@ device that is the real firmware on an emulated Cortex-M. Nothing of it takes re
 
 Without --old and --new it updates the project's own firmware from 1.0.0 to 1.1.0 on every device. With them, the
 host devices run that pair (raw binaries are wrapped as MCUboot images 1.0.0 and 1.1.0 with a throw-away key)
-and the emulated device stays on the project's own, in a second group.`,
+and the emulated device stays on the project's own, in a second group.
+
+Each frame is lost on its own unless --burst-time says how long devices are cut off at a time (sower simulate fit finds
+it in a log of uplinks). --outage-every and --outage-for interrupt all devices at once; with --capture, frames at the
+same time destroy each other.`,
 		Example: "  sower rehearse meters.toml\n  sower rehearse --firmware build/firmware --loss 0.2\n  sower rehearse --firmware build/firmware --old mine-1.bin --new mine-2.bin",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.air.Validate(); err != nil {
+				return usagef("rehearse: %s", err)
+			}
 			if len(args) == 1 {
 				for _, name := range []string{"firmware", "old", "new", "devices", "loss", "sim-grpc", "sim-mqtt", "out"} {
 					if cmd.Flags().Changed(name) {
@@ -59,7 +69,7 @@ and the emulated device stays on the project's own, in a second group.`,
 				if !(of.down >= 0) {
 					return usagef("rehearse: --down-loss %v, want 0 or more", of.down)
 				}
-				of.seed = o.seed
+				of.seed, of.air = o.seed, o.air
 				return of.run(cmd.Context(), args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
 			if (o.old == "") != (o.new == "") {
@@ -85,9 +95,14 @@ and the emulated device stays on the project's own, in a second group.`,
 	f.StringVar(&o.mqtt, "sim-mqtt", "", "loopback address of its MQTT broker (default: a free port)")
 	f.StringVar(&o.out, "out", "", "write the result as JSON to this file")
 	f.BoolVar(&o.console, "console", true, "show what the emulated device prints")
+	f.DurationVar(&o.air.BurstTime, "burst-time", 0, "mean time for which a device is cut off when it loses frames (default: each frame is lost on its own)")
+	f.DurationVar(&o.air.OutageEvery, "outage-every", 0, "mean time between outages of everything at once (default: none)")
+	f.DurationVar(&o.air.OutageFor, "outage-for", 0, "mean length of an outage")
+	f.Float64Var(&o.air.Capture, "capture", 0, "by how many dB a frame must exceed others at the same time, 6 in theory (default: they do not disturb each other)")
 	of.at.add(cmd)
 	f.Float64Var(&of.down, "down-loss", 1, "of a campaign: loss of downlinks as a multiple of that of uplinks")
 	f.DurationVar(&of.patch, "patch-time", 0, "of a campaign: from the complete block to the new image (default: 2m)")
+	f.StringSliceVar(&of.stacks, "stack", nil, "of a campaign with a raw block: software of the devices, in turn: loramac-node, basics-modem, zephyr (default: the first for version 1 of the packages, the second for version 2)")
 	f.StringVar(&of.log, "log", "", "of a campaign: write everything that happens to this file, as JSON lines")
 	f.BoolVar(&of.asJSON, "json", false, "of a campaign: print the result as JSON")
 	return cmd
@@ -118,7 +133,7 @@ func (o rehearseOptions) run(ctx context.Context, stdout, stderr io.Writer) erro
 	}
 	show := newDisplay(stdout, stderr, o.console)
 	report, err := rehearse.Run(ctx, rehearse.Config{
-		Seed: o.seed, Start: rehearsalStart, Loss: o.loss,
+		Seed: o.seed, Start: rehearsalStart, Loss: o.loss, Air: o.air,
 		BootStub: filepath.Join(o.firmware, "boot.elf"), Groups: groups,
 		GRPCAddress: o.grpc, MQTTAddress: o.mqtt,
 		Console: show.line, Progress: show.progress, Planned: show.planned,

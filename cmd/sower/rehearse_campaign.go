@@ -11,11 +11,16 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/sower-fuota/sower/airtime"
+	"github.com/sower-fuota/sower/applayer"
 	"github.com/sower-fuota/sower/engine/campaign"
+	"github.com/sower-fuota/sower/engine/config"
 	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/plan"
 	"github.com/sower-fuota/sower/engine/prepare"
 	engine "github.com/sower-fuota/sower/engine/run"
 	"github.com/sower-fuota/sower/engine/session"
+	"github.com/sower-fuota/sower/simulator/fleet/foreign"
 	"github.com/sower-fuota/sower/simulator/radio"
 	"github.com/sower-fuota/sower/simulator/rehearse"
 )
@@ -28,6 +33,8 @@ type campaignRehearsal struct {
 	patch  time.Duration
 	log    string
 	asJSON bool
+	air    rehearse.Air
+	stacks []string
 }
 
 // run plans the campaign as sower plan does, and runs it on a fleet modelled after the inventory.
@@ -60,8 +67,16 @@ func (o campaignRehearsal) run(ctx context.Context, path string, stdout, stderr 
 	}
 	// Nobody is asked for approval of a rehearsal.
 	spec.Policy.Approvals = 0
-	cfg := rehearse.CampaignConfig{Seed: o.seed, Start: c.Schedule.Starts, Spec: spec, Region: s.Region, Patch: o.patch,
-		UplinkInterval: time.Duration(c.File.Timing.UplinkInterval), Members: o.members(c, spec)}
+	region, err := onlyRegion(c.Schedule)
+	if err != nil {
+		return err
+	}
+	members, err := o.members(c, spec)
+	if err != nil {
+		return err
+	}
+	cfg := rehearse.CampaignConfig{Seed: o.seed, Start: c.Schedule.Starts, Spec: spec, Region: region, Patch: o.patch, Air: o.air,
+		UplinkInterval: time.Duration(c.File.Timing.UplinkInterval), Members: members}
 	var log *json.Encoder
 	if o.log != "" {
 		f, err := os.OpenFile(o.log, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -99,18 +114,29 @@ func (o campaignRehearsal) run(ctx context.Context, path string, stdout, stderr 
 		return fmt.Errorf("campaign %s had not ended after %s", spec.ID, r.Ended.Sub(r.Started))
 	case r.Progress.Halted != "":
 		return fmt.Errorf("campaign %s would halt: %s", spec.ID, r.Progress.Halted)
-	case r.Progress.Updated < r.Progress.Devices:
-		return fmt.Errorf("%d of %d devices would not be updated", r.Progress.Devices-r.Progress.Updated, r.Progress.Devices)
+	case r.Progress.Updated+r.Progress.Unproven < r.Progress.Devices:
+		return fmt.Errorf("%d of %d devices would not be updated", r.Progress.Devices-r.Progress.Updated-r.Progress.Unproven, r.Progress.Devices)
 	}
 	return nil
 }
 
+// onlyRegion returns the region of a campaign that has one.
+func onlyRegion(sc plan.Schedule) (airtime.Region, error) {
+	for _, s := range sc.Sessions {
+		if first := sc.Sessions[0].Plan.Region; s.Plan.Region != first {
+			return 0, fmt.Errorf("campaign %s sends in %s and in %s, and a rehearsal has one region: rehearse a campaign for the devices of each",
+				sc.Campaign, first, s.Plan.Region)
+		}
+	}
+	return airtime.ParseRegion(sc.Sessions[0].Plan.Region)
+}
+
 // members are the devices as the inventory knows them: their loss is that of their own uplinks.
-func (o campaignRehearsal) members(c *prepare.Campaign, spec campaign.Spec) []rehearse.Member {
+func (o campaignRehearsal) members(c *prepare.Campaign, spec campaign.Spec) ([]rehearse.Member, error) {
 	var out []rehearse.Member
 	for _, w := range spec.Waves {
 		for _, ss := range w.Sessions {
-			for _, t := range ss.Devices {
+			for i, t := range ss.Devices {
 				m := rehearse.Member{EUI: t.EUI}
 				if d := c.Device(t.EUI); d != nil {
 					m.LossUp = d.Uplinks.Value.Loss()
@@ -125,29 +151,63 @@ func (o campaignRehearsal) members(c *prepare.Campaign, spec campaign.Spec) []re
 						m.Battery = uint8(min(max(d.Battery.Value, 1), 100))
 					}
 				}
+				stack, err := o.stack(ss, i)
+				if err != nil {
+					return nil, err
+				}
+				raw := c.File.Raw
+				m.Stock = rehearse.Stock{Stack: stack, MaxFragments: raw.Fragments, MaxFragSize: raw.FragSize, MaxRedundancy: raw.Redundancy}
 				out = append(out, m)
 			}
 		}
 	}
-	return out
+	return out, nil
+}
+
+// stack returns the software of a device; 0: the device library, or what else has TS006.
+func (o campaignRehearsal) stack(ss session.Spec, i int) (foreign.Stack, error) {
+	names := map[string]foreign.Stack{"loramac-node": foreign.LoRaMacNode, "basics-modem": foreign.BasicsModem, "zephyr": foreign.Zephyr}
+	for _, name := range o.stacks {
+		if names[name] == 0 {
+			return 0, usagef("rehearse: --stack %q, want loramac-node, basics-modem or zephyr", name)
+		}
+	}
+	switch {
+	case ss.Raw == nil && len(o.stacks) > 0:
+		return 0, usagef("rehearse: --stack is for a raw block, and the campaign sends signed bundles")
+	case len(o.stacks) > 0:
+		return names[o.stacks[i%len(o.stacks)]], nil
+	case ss.Raw == nil || ss.Raw.Proof == session.ProofVersion:
+		return 0, nil
+	case ss.Plan.Version() == applayer.V2:
+		return foreign.BasicsModem, nil
+	}
+	return foreign.LoRaMacNode, nil
 }
 
 func printRehearsal(w io.Writer, c *prepare.Campaign, r rehearse.CampaignReport) {
-	fmt.Fprintf(w, "campaign %s: %d of %d devices updated in %s of virtual time\n",
-		r.Progress.Campaign, r.Progress.Updated, r.Progress.Devices, r.Ended.Sub(r.Started).Round(time.Second))
+	unproven := ""
+	if n := r.Progress.Unproven; n > 0 {
+		unproven = fmt.Sprintf(", %d hold the block, unproven,", n)
+	}
+	fmt.Fprintf(w, "campaign %s: %d of %d devices updated%s in %s of virtual time\n",
+		r.Progress.Campaign, r.Progress.Updated, r.Progress.Devices, unproven, r.Ended.Sub(r.Started).Round(time.Second))
 	fmt.Fprintf(w, "airtime of all gateways %s (planned %s), %d uplinks\n\n",
 		r.Airtime.Round(time.Second/10), c.Schedule.Airtime.Round(time.Second/10), r.Uplinks)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "session\tdevices\tupdated\tfailed\tfragments\tparity\twindows\tairtime per gateway")
+	fmt.Fprintln(t, "session\tdevices\tupdated\tunproven\tfailed\tfragments\tparity\twindows\tairtime per gateway")
 	for _, p := range r.Progress.Sessions {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", p.Session, p.Devices, p.Updated, p.Failed,
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", p.Session, p.Devices, p.Updated, p.Unproven, p.Failed,
 			p.DataSent+p.ParitySent, p.ParitySent, p.Window, p.Airtime.Round(time.Second/10))
 	}
 	t.Flush()
-	causes := map[string]int{}
+	causes, wrong := map[string]int{}, 0
 	for _, d := range r.Devices {
-		if d.Stage != session.StageUpdated {
+		switch {
+		case d.Stage != session.StageUpdated && d.Stage != session.StageUnproven:
 			causes[fmt.Sprintf("%s at %s", d.Cause, d.Step)]++
+		case c.File.IsRaw() && c.File.Proof.By != config.ProofByVersion && !d.Holds:
+			wrong++
 		}
 	}
 	var lines []string
@@ -155,6 +215,9 @@ func printRehearsal(w io.Writer, c *prepare.Campaign, r rehearse.CampaignReport)
 		lines = append(lines, fmt.Sprintf("%d devices: %s", n, cause))
 	}
 	slices.Sort(lines)
+	if wrong > 0 {
+		lines = append(lines, fmt.Sprintf("%d devices count as updated or unproven, but do not hold the block", wrong))
+	}
 	for i, l := range lines {
 		if i == 0 {
 			fmt.Fprintln(w)

@@ -60,3 +60,44 @@ func TestRehearseCampaign(t *testing.T) {
 		t.Errorf("a log that exists: %v", err)
 	}
 }
+
+// A raw block is rehearsed on models of the stock stacks: without a proof it ends unproven, which is no failure, and
+// builds that have no room for it fail with that cause.
+func TestRehearseRawBlock(t *testing.T) {
+	in := install(t, nil)
+	in.settle(t)
+	in.write(t, "block.bin", strings.Repeat("for another stack ", 60))
+	campaign := "name = \"r\"\napplication = \"" + meters + "\"\n[[bundle]]\nraw = \"block.bin\"\n[radio]\ndata_rate = 5\npackages = \"v1\"\n[devices]\nlist = [\"" +
+		deviceEUI(0).String() + "\", \"" + deviceEUI(1).String() + "\"]\n[[wave]]\nname = \"all\"\npercent = 100\n"
+	path := in.write(t, "r.toml", campaign+"[raw]\nmax_fragments = 40\nmax_fragment_bytes = 50\nmax_redundancy = 20\n")
+	config := []string{"--config", in.file("sower.toml")}
+	rehearsal := func(args ...string) (out string, err error) {
+		out, _, err = verb(newRehearseCommand(), append(config, args...)...)
+		return out, err
+	}
+	out, err := rehearsal(path, "--stack", "loramac-node,basics-modem", "--burst-time", "5s")
+	if err != nil || !strings.Contains(out, "campaign r: 0 of 2 devices updated, 2 hold the block, unproven,") || strings.Contains(out, "do not hold") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	uplink := in.write(t, "u.toml", strings.Replace(campaign, "[[wave]]", "[proof]\nby = \"uplink\"\nf_port = 9\nbytes = \"1701\"\n[[wave]]", 1)+
+		"[raw]\nmax_fragments = 40\nmax_fragment_bytes = 50\nmax_redundancy = 20\n")
+	if out, err := rehearsal(uplink, "--json"); err != nil || !strings.Contains(out, `"updated": 2`) || strings.Contains(out, `"unproven"`) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	small := in.write(t, "s.toml", campaign) // stock LoRaMac-node holds 21 fragments of 50 bytes
+	if out, err := rehearsal(small); err == nil || !strings.Contains(out, "NO_RAM") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for _, tt := range []struct {
+		say  string
+		args []string
+	}{
+		{`--stack "mbed", want`, []string{path, "--stack", "mbed"}},
+		{"both or neither", []string{path, "--outage-every", "1h"}},
+		{"burst time 1ms", []string{path, "--burst-time", "1ms"}},
+	} {
+		if _, err := rehearsal(tt.args...); err == nil || !strings.Contains(err.Error(), tt.say) {
+			t.Errorf("%v, want %q", err, tt.say)
+		}
+	}
+}

@@ -31,6 +31,7 @@ func TestRehearseRefuses(t *testing.T) {
 		{"old without new", []string{"--old", f("old.bin")}, 2, "--old and --new go together"},
 		{"no devices", []string{"--devices", "0"}, 2, "--devices 0"},
 		{"impossible loss", []string{"--loss", "1"}, 2, "--loss 1"},
+		{"outages without length", []string{"--outage-every", "1h"}, 2, "both or neither"},
 		{"no firmware", []string{"--firmware", f("nowhere")}, 1, "make firmware"},
 		{"empty image", []string{"--old", f("empty.bin"), "--new", f("new.bin")}, 1, "the file is empty"},
 		{"image larger than any slot", []string{"--old", huge, "--new", f("new.bin")}, 1, "at most 8388608"},

@@ -113,6 +113,7 @@ func (d daemon) run(ctx context.Context, at *siteFlags) (err error) {
 	}
 	part(engine.Run)
 	part((&poller{engine: engine, devices: s.nw.Devices, file: db.File, ruled: len(rules) > 0, log: log}).run)
+	part((&logKeeper{db: db, days: s.Server.KeepLog, now: d.clock.Now, log: log}).run)
 	mux := http.NewServeMux()
 	mux.Handle("/", srv.Handler())
 	if s.events != nil {

@@ -31,17 +31,18 @@ func batteryRules(set config.Inventory) []inventory.Rule {
 	return out
 }
 
-// batteryFacts returns what reads battery levels out of uplinks, or nil without rules.
+// batteryFacts returns what reads battery levels out of events: out of what a device tells the network server
+// (DevStatusAns), and out of uplinks by rules.
 func batteryFacts(rules []inventory.Rule) func(network.Event) []campaign.Event {
-	if len(rules) == 0 {
-		return nil
-	}
 	ports := map[uint8]bool{}
 	for _, r := range rules {
 		ports[r.FPort] = true
 	}
 	return func(ev network.Event) []campaign.Event {
-		if ev.Kind != network.EventUplink || !ports[ev.FPort] {
+		switch {
+		case ev.Kind == network.EventStatus && ev.Battery >= 0:
+			return []campaign.Event{campaign.Battery{Device: ev.Device, Percent: ev.Battery}}
+		case ev.Kind != network.EventUplink || !ports[ev.FPort]:
 			return nil
 		}
 		inv := inventory.New(inventory.Options{Rules: rules})
@@ -204,10 +205,8 @@ func (p *poller) poll(ctx context.Context) error {
 				return fmt.Errorf("campaign %s: %w", w.campaign, err)
 			}
 		}
-		for _, ev := range w.answers(devices, tag, p.ruled, p.last) {
-			if err := p.engine.Command(ctx, w.campaign, ev, "tag "+tag.name); err != nil {
-				return fmt.Errorf("campaign %s: %w", w.campaign, err)
-			}
+		if err := p.engine.Tell(ctx, w.campaign, w.answers(devices, tag, p.ruled, p.last), "tag "+tag.name); err != nil {
+			return fmt.Errorf("campaign %s: %w", w.campaign, err)
 		}
 		for _, d := range devices {
 			if _, ok := w.battery[d.EUI]; ok && d.Battery >= 0 {

@@ -28,9 +28,6 @@ import (
 
 func TestBatteryFacts(t *testing.T) {
 	eui := network.EUI64{1, 7: 2}
-	if batteryFacts(nil) != nil {
-		t.Error("no rules find something")
-	}
 	facts := batteryFacts([]inventory.Rule{{FPort: 2, Battery: true, Offset: 1}, {FPort: 204, Battery: true}})
 	for _, tt := range []struct {
 		name string
@@ -43,6 +40,8 @@ func TestBatteryFacts(t *testing.T) {
 		{"too short", network.Event{Kind: network.EventUplink, FPort: 2, Payload: []byte{9}}, -1},
 		{"another port", network.Event{Kind: network.EventUplink, FPort: 3, Payload: []byte{9, 55}}, -1},
 		{"no uplink", network.Event{Kind: network.EventJoin, FPort: 2, Payload: []byte{9, 55}}, -1},
+		{"told to the network server", network.Event{Kind: network.EventStatus, Battery: 55}, 55},
+		{"external power", network.Event{Kind: network.EventStatus, Battery: -1}, -1},
 		{"on the port of reports", network.Event{Kind: network.EventUplink, FPort: 204, Payload: []byte{7}}, 7},
 	} {
 		tt.ev.Device = eui

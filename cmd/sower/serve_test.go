@@ -57,6 +57,12 @@ func (l *lockedBuffer) String() string {
 // sow makes a field of n devices that run 1.0.0 and lose a tenth of all frames.
 func sow(t *testing.T, n int) *field {
 	t.Helper()
+	return sowWith(t, n, nil)
+}
+
+// sowWith is sow with devices that change, if it is not nil, has changed.
+func sowWith(t *testing.T, n int, change func(i int, cfg *device.HostConfig)) *field {
+	t.Helper()
 	start := time.Date(2026, 11, 22, 6, 0, 0, 0, time.UTC)
 	w := world.New(start)
 	loss, err := radio.NewIndependent(7, 0.1, 0.1)
@@ -91,8 +97,12 @@ func sow(t *testing.T, n int) *field {
 	for i := range n {
 		eui := deviceEUI(i)
 		keys := networkserver.Keys{AppKey: lorawan.AES128Key{1, byte(i)}, GenAppKey: canary}
-		h, err := device.NewHost(device.HostConfig{Layout: layout, Image: old, PackageVersion: 2, ID: device.Identity{
-			Class: 1, Hardware: 1, HWVersion: 0x00010000, RootKey: keys.GenAppKey, Keys: trust, Seed: uint32(binary.BigEndian.Uint64(eui[:])) + 1}})
+		host := device.HostConfig{Layout: layout, Image: old, PackageVersion: 2, ID: device.Identity{
+			Class: 1, Hardware: 1, HWVersion: 0x00010000, RootKey: keys.GenAppKey, Keys: trust, Seed: uint32(binary.BigEndian.Uint64(eui[:])) + 1}}
+		if change != nil {
+			change(i, &host)
+		}
+		h, err := device.NewHost(host)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,9 +124,15 @@ func sow(t *testing.T, n int) *field {
 		t.Fatal(err)
 	}
 	out.write(t, "sower.token", "CANARY-CHIRPSTACK-TOKEN\n")
-	out.write(t, "sower.toml", fmt.Sprintf("[chirpstack]\nserver = %q\nmqtt = %q\ntoken_file = \"sower.token\"\n[server]\nlisten = \"127.0.0.1:0\"\nbackup_dir = \".\"\n",
-		out.server.GRPCAddress(), "mqtt://"+out.server.MQTTAddress()))
+	out.settings(t, out.server.GRPCAddress())
 	return out
+}
+
+// settings writes sower.toml; server is where the API of the network server is.
+func (f *field) settings(t *testing.T, server string) {
+	t.Helper()
+	f.write(t, "sower.toml", fmt.Sprintf("[chirpstack]\nserver = %q\nmqtt = %q\ntoken_file = \"sower.token\"\n[server]\nlisten = \"127.0.0.1:0\"\nbackup_dir = \".\"\n",
+		server, "mqtt://"+f.server.MQTTAddress()))
 }
 
 // images writes two images and returns the old one.

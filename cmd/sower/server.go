@@ -24,19 +24,7 @@ func (s server) Application(ctx context.Context, id string) (string, error) {
 
 func (s server) Profile(ctx context.Context, id string) (prepare.Profile, error) {
 	p, err := s.Network.Profile(ctx, id)
-	return prepare.Profile{Name: p.Name, ClassC: p.ClassC, TS003: p.TS003, TS004: p.TS004, TS005: p.TS005}, err
-}
-
-func (s server) Gateways(ctx context.Context, application string) ([]prepare.Gateway, error) {
-	list, err := s.GatewayStates(ctx, application)
-	if err != nil {
-		return nil, err
-	}
-	var out []prepare.Gateway
-	for _, g := range list {
-		out = append(out, prepare.Gateway{Gateway: g.Gateway, NoRegion: g.RegionConfig == ""})
-	}
-	return out, nil
+	return prepare.Profile{Name: p.Name, ClassB: p.ClassB, ClassC: p.ClassC, TS003: p.TS003, TS004: p.TS004, TS005: p.TS005}, err
 }
 
 func (s server) Links(ctx context.Context, until map[network.EUI64]time.Time, found func(network.EUI64, prepare.Link)) error {

@@ -27,7 +27,7 @@ import (
 // virtualFleet are the flags of `sower simulate fleet`.
 type virtualFleet struct {
 	at                siteFlags
-	name              string
+	name, region      string
 	devices, gateways int
 	loss              float64
 	heartbeat, patch  time.Duration
@@ -57,6 +57,7 @@ receive: verifying and patching are a delay, and the version afterwards is --to.
 	o.at.add(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "virtual", "name of the application and the device profile")
+	f.StringVar(&o.region, "region", "", "region of gateways and devices; that of the settings, else EU868")
 	f.IntVar(&o.devices, "devices", 20, "devices, 1..10000")
 	f.IntVar(&o.gateways, "gateways", 1, "gateways, 1..16")
 	f.Float64Var(&o.loss, "loss", 0.1, "share of frames lost between a device and each gateway, up and down")
@@ -93,13 +94,17 @@ func (o *virtualFleet) run(ctx context.Context, stdout io.Writer) (err error) {
 		return err
 	}
 	defer s.nw.Close()
-	region, known := common.Region_value[s.Region.String()]
-	if !known {
-		return fmt.Errorf("region %s is not one that ChirpStack knows by that name", s.Region)
+	region := airtime.EU868
+	if s.Region != 0 {
+		region = s.Region
 	}
-
+	if o.region != "" {
+		if region, err = airtime.ParseRegion(o.region); err != nil {
+			return usagef("--region: %w", err)
+		}
+	}
 	w := world.New(time.Now())
-	plan, err := radio.NewPlan(s.Region)
+	plan, err := radio.NewPlan(region)
 	if err != nil {
 		return err
 	}
@@ -115,7 +120,7 @@ func (o *virtualFleet) run(ctx context.Context, stdout io.Writer) (err error) {
 		return err
 	}
 	defer devices.Close()
-	site := gateway.Site{Name: o.name, Region: common.Region(region), UplinkInterval: uint32(max(o.heartbeat/time.Second, 1))}
+	site := gateway.Site{Name: o.name, Region: common.Region(common.Region_value[region.String()]), UplinkInterval: uint32(max(o.heartbeat/time.Second, 1))}
 	for i := range o.gateways {
 		site.Gateways = append(site.Gateways, o.eui(0x02, i))
 	}

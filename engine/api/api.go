@@ -74,8 +74,9 @@ type Server struct {
 	cfg   Config
 	guard guard
 
+	past    past
 	mu      sync.Mutex
-	records map[string]*record // of campaigns, which never change
+	records map[string]*record // of campaigns, which never change; some of them
 	create  sync.Mutex         // one creation at a time: the account of the air is shared
 }
 
@@ -84,7 +85,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, guard: guard{now: cfg.Now, find: cfg.Store.TokenByDigest, failures: map[string]*failure{}}, records: map[string]*record{}}
+	s := &Server{cfg: cfg, guard: guard{now: cfg.Now, find: cfg.Store.TokenByDigest, failures: map[string]*failure{}}, records: map[string]*record{}, past: past{store: cfg.Store}}
 	if err := cfg.Metrics.registry.Register(fleet{s}); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}
@@ -212,11 +213,13 @@ func invalid(format string, args ...any) error {
 
 // record is what is kept of the making of a campaign, in the place of its schedule.
 type record struct {
-	Request  string        `json:"request_id"`
 	Created  time.Time     `json:"created"`
 	By       string        `json:"created_by"`
 	Schedule plan.Schedule `json:"schedule"`
 }
+
+// maxRecords is how many records are kept in memory.
+const maxRecords = 100
 
 // record returns what is kept of a campaign.
 func (s *Server) record(ctx context.Context, id string) (*record, error) {
@@ -236,6 +239,9 @@ func (s *Server) record(ctx context.Context, id string) (*record, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.records) == maxRecords {
+		clear(s.records)
+	}
 	s.records[id] = r
 	return r, nil
 }

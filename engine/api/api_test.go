@@ -82,7 +82,7 @@ func (server) Application(_ context.Context, id string) (string, error) {
 func (s server) Devices(context.Context, string) ([]network.Device, error) {
 	out := make([]network.Device, s.n)
 	for i := range out {
-		out[i] = network.Device{EUI: eui(i), Application: "app", Profile: "p", Battery: -1,
+		out[i] = network.Device{EUI: eui(i), Application: "app", Profile: "p", Region: "EU868", Battery: -1,
 			Tags: map[string]string{"firmware_version": "1.0.0", "hardware_id": "1"}}
 	}
 	return out, nil
@@ -92,8 +92,8 @@ func (server) Profile(context.Context, string) (prepare.Profile, error) {
 	return prepare.Profile{Name: "p"}, nil
 }
 
-func (server) Gateways(context.Context, string) ([]prepare.Gateway, error) {
-	return []prepare.Gateway{{Gateway: network.Gateway{ID: network.EUI64{1}, Name: "roof", Online: true}}}, nil
+func (server) Gateways(context.Context, string) ([]network.Gateway, error) {
+	return []network.Gateway{{ID: network.EUI64{1}, Name: "roof", Online: true, Region: "EU868"}}, nil
 }
 
 func (server) Links(context.Context, map[network.EUI64]time.Time, func(network.EUI64, prepare.Link)) error {
@@ -123,6 +123,12 @@ type daemon struct {
 // serve starts an API for n devices.
 func serve(t testing.TB, n int) *daemon {
 	t.Helper()
+	return lingering(t, n, 0)
+}
+
+// lingering is serve with a time for which campaigns that have ended stay in memory.
+func lingering(t testing.TB, n int, linger time.Duration) *daemon {
+	t.Helper()
 	d := &daemon{log: &locked{}, now: &atomic.Int64{}}
 	d.now.Store(time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC).UnixNano())
 	now := func() time.Time { return time.Unix(0, d.now.Load()).UTC() }
@@ -139,7 +145,7 @@ func serve(t testing.TB, n int) *daemon {
 		t.Fatal(err)
 	}
 	metrics := api.NewMetrics()
-	d.engine = run.New(run.Config{Network: quiet{}, Clock: &network.WallClock{}, Store: metrics.Store(d.store), Log: metrics.Log})
+	d.engine = run.New(run.Config{Network: quiet{}, Clock: &network.WallClock{}, Store: metrics.Store(d.store), Log: metrics.Log, Linger: linger})
 	key, _, err := api.NewEvidenceKey()
 	if err != nil {
 		t.Fatal(err)

@@ -20,12 +20,13 @@ import (
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/prepare"
 	"github.com/sower-fuota/sower/engine/run"
+	"github.com/sower-fuota/sower/engine/store"
 )
 
 // campaigns is the CampaignService.
 type campaigns struct{ *Server }
 
-// one calls f with a campaign on the engine's goroutine.
+// one calls f with a campaign: on the engine's goroutine, or as the store has it if it has left the engine.
 func (s *Server) one(ctx context.Context, id string, f func(*campaign.Campaign)) error {
 	found := false
 	err := s.cfg.Engine.View(ctx, func(all []*campaign.Campaign) {
@@ -37,7 +38,7 @@ func (s *Server) one(ctx context.Context, id string, f func(*campaign.Campaign))
 		}
 	})
 	if err == nil && !found {
-		err = fmt.Errorf("%w: %q", run.ErrNotFound, id)
+		err = s.past.view(ctx, id, f)
 	}
 	return err
 }
@@ -113,9 +114,9 @@ func (s campaigns) ListCampaigns(ctx context.Context, req *connect.Request[pb.Li
 	if err != nil {
 		return nil, err
 	}
-	from := 0
+	var after int64
 	if t := req.Msg.PageToken; t != "" {
-		if _, err := fmt.Sscanf(t, "c%d", &from); err != nil || from < 0 {
+		if _, err := fmt.Sscanf(t, "c%d", &after); err != nil || after < 0 {
 			return nil, invalid("page_token %q is none of this call", t)
 		}
 	}
@@ -123,32 +124,80 @@ func (s campaigns) ListCampaigns(ctx context.Context, req *connect.Request[pb.Li
 	if isTerm && key != "phase" && key != "application" {
 		return nil, invalid("filter %q, want phase=…, application=… or a part of the name", req.Msg.Filter)
 	}
+	f, phase := store.Filter{}, ""
+	switch {
+	case !isTerm:
+		f.Name = req.Msg.Filter
+	case key == "application":
+		f.Application = value
+	default:
+		f.Present, phase = value != campaign.PhaseEnded.String(), value
+	}
 	res := &pb.ListCampaignsResponse{}
-	err = s.cfg.Engine.View(ctx, func(all []*campaign.Campaign) {
-		for i := from; i < len(all); i++ {
-			c := all[i]
-			switch {
-			case isTerm && key == "phase" && c.Header().Phase.String() != value,
-				isTerm && key == "application" && c.Application() != value,
-				!isTerm && !strings.Contains(c.ID(), req.Msg.Filter):
+	for {
+		list, err := s.cfg.Store.Campaigns(ctx, f, after, size+1)
+		if err != nil {
+			return nil, err
+		}
+		page, err := s.summaries(ctx, list)
+		if err != nil {
+			return nil, err
+		}
+		for i, c := range page {
+			if phase != "" && c.Phase != phase {
 				continue
 			}
 			if len(res.Campaigns) == size {
-				res.NextPageToken = fmt.Sprintf("c%d", i)
-				break
+				res.NextPageToken = fmt.Sprintf("c%d", list[i].Number-1)
+				return connect.NewResponse(res), nil
 			}
-			res.Campaigns = append(res.Campaigns, summary(c))
+			res.Campaigns = append(res.Campaigns, c)
+		}
+		if len(list) <= size {
+			return connect.NewResponse(res), nil
+		}
+		after = list[len(list)-1].Number
+	}
+}
+
+// summaries are campaigns of the store as lists show them; those that have not left are seen as the engine has them.
+func (s *Server) summaries(ctx context.Context, list []store.Listed) ([]*pb.Campaign, error) {
+	present := map[string]*pb.Campaign{}
+	for _, l := range list {
+		if !l.Left {
+			present[l.ID] = nil
+		}
+	}
+	err := s.cfg.Engine.View(ctx, func(all []*campaign.Campaign) {
+		for _, c := range all {
+			if _, wanted := present[c.ID()]; wanted {
+				present[c.ID()] = summary(c)
+			}
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range res.Campaigns {
-		if err := s.complete(ctx, c); err != nil {
-			return nil, err
+	var out []*pb.Campaign
+	for _, l := range list {
+		var c *pb.Campaign
+		switch {
+		case l.Left:
+			c = summarize(l.ID, l.Application, l.Progress, l.State)
+			c.Created, c.CreatedBy = stamp(l.Created), l.CreatedBy
+		case present[l.ID] != nil:
+			c = present[l.ID]
+			if err := s.complete(ctx, c); err != nil {
+				return nil, err
+			}
+		default: // it has left since
+			if c, err = s.show(ctx, l.ID); err != nil {
+				return nil, err
+			}
 		}
+		out = append(out, c)
 	}
-	return connect.NewResponse(res), nil
+	return out, nil
 }
 
 func (s campaigns) GetCampaign(ctx context.Context, req *connect.Request[pb.GetCampaignRequest]) (*connect.Response[pb.GetCampaignResponse], error) {
@@ -232,17 +281,17 @@ func (s campaigns) CreateCampaign(ctx context.Context, req *connect.Request[pb.C
 	if err != nil || problems != nil {
 		return connect.NewResponse(&pb.CreateCampaignResponse{Problems: problems}), err
 	}
-	spec, err := c.Spec(ctx, s.cfg.Keys, counts{s.cfg.Engine})
+	spec, err := c.Spec(ctx, s.cfg.Keys, counts{s.cfg.Store})
 	if err != nil {
 		return nil, err
 	}
 	by := holder(ctx).name
 	spec.Creator = by
-	kept, err := json.Marshal(record{Request: req.Msg.RequestId, Created: s.cfg.Now().UTC(), By: by, Schedule: c.Schedule})
+	kept, err := json.Marshal(record{Created: s.cfg.Now().UTC(), By: by, Schedule: c.Schedule})
 	if err != nil {
 		return nil, err
 	}
-	if err := s.cfg.Engine.Create(ctx, spec, run.CampaignFile{TOML: req.Msg.Campaign, Schedule: kept}, by); err != nil {
+	if err := s.cfg.Engine.Create(ctx, spec, run.CampaignFile{Request: req.Msg.RequestId, TOML: req.Msg.Campaign, Schedule: kept}, by); err != nil {
 		return nil, err
 	}
 	res, err := s.created(ctx, req.Msg.RequestId)
@@ -254,30 +303,23 @@ func (s campaigns) CreateCampaign(ctx context.Context, req *connect.Request[pb.C
 
 // created returns the answer to a request that has been carried out, or nil.
 func (s campaigns) created(ctx context.Context, request string) (*connect.Response[pb.CreateCampaignResponse], error) {
-	var ids []string
-	if err := s.cfg.Engine.View(ctx, func(all []*campaign.Campaign) {
-		for _, c := range all {
-			ids = append(ids, c.ID())
-		}
-	}); err != nil {
+	id, err := s.cfg.Store.Requested(ctx, request)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
-	for _, id := range slices.Backward(ids) {
-		r, err := s.record(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		if r.Request != request {
-			continue
-		}
-		c, err := s.show(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		schedule, err := json.Marshal(r.Schedule)
-		return connect.NewResponse(&pb.CreateCampaignResponse{Campaign: c, Schedule: string(schedule)}), err
+	r, err := s.record(ctx, id)
+	if err != nil {
+		return nil, err
 	}
-	return nil, nil
+	c, err := s.show(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	schedule, err := json.Marshal(r.Schedule)
+	return connect.NewResponse(&pb.CreateCampaignResponse{Campaign: c, Schedule: string(schedule)}), err
 }
 
 // command gives an order, unless the campaign is in the state that it asks for.
@@ -380,26 +422,16 @@ var stages = func() map[string]bool {
 }()
 
 // counts finds in the campaigns that have been which SessionCnt a device has seen.
-type counts struct{ engine Engine }
+type counts struct{ store *store.Store }
 
 func (k counts) NextSessionCnt(ctx context.Context, devices []network.EUI64) (map[network.EUI64]uint16, error) {
 	next := make(map[network.EUI64]uint16, len(devices))
-	for some := range slices.Chunk(devices, 2000) { // the engine must not be held up
-		err := k.engine.View(ctx, func(all []*campaign.Campaign) {
-			for _, c := range all {
-				for at := range c.Sessions() {
-					s := c.Session(at)
-					for _, eui := range some {
-						if i, ok := s.Lookup(eui); ok {
-							next[eui] = max(next[eui], s.Device(i).SessionCnt+1)
-						}
-					}
-				}
-			}
-		})
+	for some := range slices.Chunk(devices, 5000) {
+		found, err := k.store.NextSessionCnt(ctx, some)
 		if err != nil {
 			return nil, err
 		}
+		maps.Copy(next, found)
 	}
 	return next, nil
 }

@@ -32,9 +32,12 @@ func stamp(t time.Time) *timestamppb.Timestamp {
 
 // summary is a campaign without what has to be counted device by device.
 func summary(c *campaign.Campaign) *pb.Campaign {
-	p, h := c.Progress(), c.Header()
+	return summarize(c.ID(), c.Application(), c.Progress(), c.Header())
+}
+
+func summarize(id, application string, p campaign.Progress, h campaign.State) *pb.Campaign {
 	out := &pb.Campaign{
-		Id: c.ID(), Application: c.Application(), Phase: p.Phase.String(), Halted: p.Halted, Wave: p.Wave,
+		Id: id, Application: application, Phase: p.Phase.String(), Halted: p.Halted, Wave: p.Wave,
 		Devices: uint32(p.Devices), Updated: uint32(p.Updated), Failed: uint32(p.Failed), Unproven: uint32(p.Unproven), Withheld: uint32(p.Withheld),
 		Airtime: durationpb.New(p.Airtime), Started: stamp(h.Started), ApprovalsMissing: uint32(p.Approvals),
 		WaitsFor: p.Wait.String(), WaitsUntil: stamp(p.Until),

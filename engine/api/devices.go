@@ -110,6 +110,11 @@ func (s campaigns) Explain(ctx context.Context, req *connect.Request[pb.ExplainR
 	if err != nil {
 		return nil, err
 	}
+	if removed, err := s.cfg.Store.LogRemoved(ctx, req.Msg.Campaign); err != nil {
+		return nil, err
+	} else if !removed.IsZero() {
+		res.Evidence = append(res.Evidence, fmt.Sprintf("the log of the campaign was removed at %s", removed.UTC().Format(timeForm)))
+	}
 	for i := range entries {
 		res.Timeline = append(res.Timeline, logEntry(&entries[i]))
 	}

@@ -20,6 +20,7 @@ import (
 	pb "github.com/sower-fuota/sower/engine/api/sowerv1"
 	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/run"
+	"github.com/sower-fuota/sower/engine/store"
 )
 
 // Evidence is JSON lines. Each line holds the SHA-256 of the bytes of the line before, without its newline, so that
@@ -90,6 +91,7 @@ type EvidenceInfo struct {
 	Phase    string    `json:"phase"`
 	Devices  int       `json:"devices"`
 	Updated  int       `json:"updated"`
+	Log      string    `json:"log"`    // entries and their digest, as the audit log has them when the log is removed
 	Signer   string    `json:"signer"` // public key, hexadecimal
 }
 
@@ -98,7 +100,7 @@ type EvidenceInfo struct {
 func VerifyEvidence(r io.Reader, signer string) (EvidenceInfo, error) {
 	var info EvidenceInfo
 	var prev [32]byte
-	signed := false
+	signed, log := false, store.NewLogDigest()
 	bad := func(n int, format string, args ...any) (EvidenceInfo, error) {
 		return EvidenceInfo{}, fmt.Errorf("%w: line %d: %s", ErrEvidence, n, fmt.Sprintf(format, args...))
 	}
@@ -141,6 +143,8 @@ func VerifyEvidence(r io.Reader, signer string) (EvidenceInfo, error) {
 				return bad(n, "%s", err)
 			}
 			info.Phase, info.Devices, info.Updated = d.Phase.String(), d.Devices, d.Updated
+		case "entry":
+			log.Add(line.Data)
 		case "signature":
 			var d signature
 			if err := json.Unmarshal(line.Data, &d); err != nil {
@@ -165,6 +169,7 @@ func VerifyEvidence(r io.Reader, signer string) (EvidenceInfo, error) {
 	if !signed {
 		return bad(info.Lines, "the last line is no signature: the file is cut off")
 	}
+	info.Log = log.String()
 	return info, nil
 }
 
@@ -181,6 +186,7 @@ type evidenceCampaign struct {
 	Created     time.Time `json:"created"`
 	By          string    `json:"created_by"`
 	FileSHA256  string    `json:"file_sha256"`
+	LogRemoved  time.Time `json:"log_removed,omitzero"` // then there are no entries
 }
 
 type evidenceBundle struct {
@@ -240,6 +246,9 @@ func (s campaigns) evidence(ctx context.Context, id string, w io.Writer) error {
 	}
 	sum := sha256.Sum256(file.TOML)
 	c.Created, c.By, c.FileSHA256 = r.Created, r.By, hex.EncodeToString(sum[:])
+	if c.LogRemoved, err = s.cfg.Store.LogRemoved(ctx, id); err != nil {
+		return err
+	}
 	out := &evidenceWriter{w: w}
 	add := func(kind string, data any) {
 		if err == nil {

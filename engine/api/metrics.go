@@ -81,7 +81,7 @@ func (s measured) Commit(ctx context.Context, r *run.Round) error {
 }
 
 var (
-	descCampaigns = prometheus.NewDesc("sower_campaigns", "Campaigns by phase; halted says whether they stopped before their end.", []string{"phase", "halted"}, nil)
+	descCampaigns = prometheus.NewDesc("sower_campaigns", "Campaigns by phase; halted says whether they stopped before their end. Those that have ended are counted for a day, or until the next start.", []string{"phase", "halted"}, nil)
 	descDevices   = prometheus.NewDesc("sower_devices", "Devices of campaigns that have not ended.",
 		[]string{"campaign", "stage", "from_version", "hardware", "cause"}, nil)
 	descAirtime = prometheus.NewDesc("sower_airtime_seconds_total", "Time on air per gateway.", []string{"campaign"}, nil)

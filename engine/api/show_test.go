@@ -312,7 +312,7 @@ func TestHealth(t *testing.T) {
 
 // A webhook is signed, repeated until it is taken, and not sent again after a restart.
 func TestWebhook(t *testing.T) {
-	d := serve(t, 2)
+	d := lingering(t, 2, time.Millisecond)
 	create(t, d.campaigns(d.admin), "meters", "[policy]\napprovals = 1\n")
 	secret := []byte("CANARY-WEBHOOK-SECRET")
 	got := make(chan api.Notice, 10)
@@ -354,6 +354,8 @@ func TestWebhook(t *testing.T) {
 	stop()
 	if _, err := d.campaigns(d.admin).AbortCampaign(t.Context(), connect.NewRequest(&pb.AbortCampaignRequest{Id: "meters", Reason: "test"})); err != nil {
 		t.Fatal(err)
+	}
+	for d.present(t) > 0 { // it has left when it is told of
 	}
 	stop = follow()
 	n := <-got

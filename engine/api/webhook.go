@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -91,18 +92,8 @@ func (h *Webhook) Run(ctx context.Context) error {
 		return err
 	}
 	updates := h.Engine.Subscribe(ctx)
-	var ids []string
-	if err := h.Engine.View(ctx, func(all []*campaign.Campaign) {
-		for _, c := range all {
-			ids = append(ids, c.ID())
-		}
-	}); err != nil {
+	if err := h.catchUp(ctx, at); err != nil {
 		return err
-	}
-	for _, id := range ids {
-		if err := h.follow(ctx, id, at); err != nil {
-			return err
-		}
 	}
 	for u := range updates {
 		if err := h.follow(ctx, u.Campaign, at); err != nil {
@@ -110,6 +101,30 @@ func (h *Webhook) Run(ctx context.Context) error {
 		}
 	}
 	return context.Cause(ctx)
+}
+
+// catchUp delivers what nobody was told of before the start, and forgets campaigns of which nobody is told any more.
+func (h *Webhook) catchUp(ctx context.Context, at map[string]int64) error {
+	current := map[string]bool{}
+	for after, more := int64(0), true; more; {
+		list, err := h.Store.Campaigns(ctx, store.Filter{}, after, 500)
+		if err != nil {
+			return err
+		}
+		more = len(list) == 500
+		for _, c := range list {
+			after = c.Number
+			if c.Left && h.Now().Sub(c.Ended) > giveUp {
+				continue
+			}
+			current[c.ID] = true
+			if err := h.follow(ctx, c.ID, at); err != nil {
+				return err
+			}
+		}
+	}
+	maps.DeleteFunc(at, func(id string, _ int64) bool { return !current[id] })
+	return nil
 }
 
 // follow delivers what is new in the log of a campaign.

@@ -164,6 +164,13 @@ func Single(s session.Spec) (*Campaign, error) {
 		Policy: Policy{Thresholds: lenient}})
 }
 
+// Share makes all sessions ask for the air before they announce a window. It is to be called again after [Resume].
+func (c *Campaign) Share(air session.Neighbours) {
+	for _, s := range c.sessions {
+		s.Share(air)
+	}
+}
+
 // ID returns the name of the campaign.
 func (c *Campaign) ID() string { return c.spec.ID }
 

@@ -82,12 +82,14 @@ type Wave struct {
 
 // Radio says what the planner is not to choose itself.
 type Radio struct {
-	DataRate   DataRate        `toml:"data_rate"`
-	FragSize   int             `toml:"fragment_bytes"`
-	Frequency  uint32          `toml:"frequency_hz"`
-	Gateways   []network.EUI64 `toml:"gateways"`
-	Packages   Packages        `toml:"packages"`
-	Descriptor Descriptor      `toml:"descriptor"`
+	Class       Class           `toml:"class"`
+	Periodicity Periodicity     `toml:"ping_slot_periodicity"` // of class B
+	DataRate    DataRate        `toml:"data_rate"`
+	FragSize    int             `toml:"fragment_bytes"`
+	Frequency   uint32          `toml:"frequency_hz"`
+	Gateways    []network.EUI64 `toml:"gateways"`
+	Packages    Packages        `toml:"packages"`
+	Descriptor  Descriptor      `toml:"descriptor"`
 }
 
 // Timing is what the operator knows about the rhythm of the devices.
@@ -174,6 +176,42 @@ func (r *DataRate) UnmarshalText(b []byte) error {
 	return nil
 }
 
+// Class is the device class of the receive windows.
+type Class network.Class
+
+// UnmarshalText reads "B" or "C".
+func (c *Class) UnmarshalText(b []byte) error {
+	switch string(b) {
+	case "B":
+		*c = Class(network.ClassB)
+	case "C":
+		*c = Class(network.ClassC)
+	default:
+		return fmt.Errorf("%q is neither \"B\" nor \"C\"", b)
+	}
+	return nil
+}
+
+// Periodicity is that of ping slots, 0..7, or AutoPeriodicity.
+type Periodicity int
+
+// AutoPeriodicity leaves the ping slots to the planner.
+const AutoPeriodicity Periodicity = -1
+
+// UnmarshalText reads a number or "auto".
+func (p *Periodicity) UnmarshalText(b []byte) error {
+	if string(b) == "auto" {
+		*p = AutoPeriodicity
+		return nil
+	}
+	n, err := strconv.Atoi(string(b))
+	if err != nil || n < 0 || n > 7 {
+		return fmt.Errorf("%q is neither \"auto\" nor 0 (128 ping slots in 128 s) to 7 (one)", b)
+	}
+	*p = Periodicity(n)
+	return nil
+}
+
 // Descriptor is that of a fragmentation session; most devices do not look at it.
 type Descriptor [4]byte
 
@@ -239,7 +277,7 @@ var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 func ParseCampaign(file string, text []byte) (Campaign, *Document) {
 	c := Campaign{
 		Target: 99,
-		Radio:  Radio{DataRate: AutoRate},
+		Radio:  Radio{Class: Class(network.ClassC), Periodicity: AutoPeriodicity, DataRate: AutoRate},
 		Timing: Timing{UplinkInterval: Duration(time.Hour), Defer: Duration(7 * 24 * time.Hour)},
 		Energy: Energy{Receive: 6, Transmit: 45},
 		Repair: Repair{Windows: 5, Unicast: 8},
@@ -286,6 +324,9 @@ func ParseCampaign(file string, text []byte) (Campaign, *Document) {
 	c.checkRescue(d)
 	if len(c.Waves) > 0 && c.Waves[0].Gate {
 		d.Add("wave[0].gate", "ask for approvals under [policy]", "the first wave has a gate, and nothing comes before it")
+	}
+	if c.Radio.Periodicity != AutoPeriodicity && c.Radio.Class != Class(network.ClassB) && !d.troubled("radio.class") {
+		d.Add("radio.ping_slot_periodicity", "write class = \"B\" beside it, or remove it", "radio.ping_slot_periodicity is %d, but radio.class is \"C\"", c.Radio.Periodicity)
 	}
 	if c.Radio.FragSize > 252 {
 		d.Add("radio.fragment_bytes", "write 1..239, or leave it out", "radio.fragment_bytes is %d", c.Radio.FragSize)

@@ -19,6 +19,10 @@ func TestTemplatesAreValid(t *testing.T) {
 	if s.ChirpStack.Server != "127.0.0.1:8080" || s.ChirpStack.TokenFile != "sower.token" || s.Region != airtime.EU868 {
 		t.Errorf("settings %+v", s)
 	}
+	s, d = config.ParseSettings("sower.toml", []byte(config.SettingsTemplate("127.0.0.1:8080", "mqtt://127.0.0.1:1883", "", "sower.token")))
+	if err := d.Problems.Err(); err != nil || s.Region != 0 {
+		t.Errorf("without a region: %s, %v", s.Region, err)
+	}
 	_, d = config.ParseCampaign("c.toml", []byte(config.CampaignTemplate("meters", "id", "Meters\nname = 3", []config.Bundle{{File: "a.sow", BaseImage: "old.bin"}})))
 	if err := d.Problems.Err(); err != nil {
 		t.Fatal(err)
@@ -157,6 +161,7 @@ func TestSettingsRefuse(t *testing.T) {
 		{"gateways without a broker", strings.Replace(good, "mqtt =", "http_secret_env = \"H\"\n# mqtt =", 1) + "gateway_topics = \"eu868\"\n", "gateway_topics needs a broker"},
 		{"webhook without a secret", good + "[server]\nwebhook = \"https://h/\"\n", "nothing names the secret of the webhook"},
 		{"certificate without a key", good + "[server]\ntls_cert = \"c\"\n", "a certificate and its key go together"},
+		{"log kept for less than nothing", good + "[server]\nkeep_log_days = -1\n", "server.keep_log_days is -1"},
 		{"zero share", good + "[airtime]\nshare_percent = 0\n", "airtime.share_percent is 0"},
 		{"negative time-out", good + "timeout = \"-1s\"\n", "chirpstack.timeout is -1s"},
 		{"rule without a port", good + "[[inventory.uplink]]\nfact = \"version\"\n", "inventory.uplink[0].f_port is 0"},

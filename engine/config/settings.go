@@ -15,7 +15,7 @@ type Settings struct {
 	Hardware   []Hardware `toml:"hardware"`
 	Server     Server     `toml:"server"`
 
-	Region airtime.Region // of ChirpStack.Region
+	Region airtime.Region // of ChirpStack.Region; 0: every device works in that of its profile
 }
 
 // ChirpStack says how to reach the network server and its broker. Secrets are named by file or by environment
@@ -54,6 +54,7 @@ type Server struct {
 	TLSCert    string `toml:"tls_cert"`
 	TLSKey     string `toml:"tls_key"`
 	BackupDir  string `toml:"backup_dir"`
+	KeepLog    int    `toml:"keep_log_days"` // 0: for ever
 	Metrics    bool   `toml:"metrics_without_token"`
 	Webhook    string `toml:"webhook"`
 	SecretFile string `toml:"webhook_secret_file"`
@@ -97,7 +98,7 @@ type Hardware struct {
 // ParseSettings reads sower.toml. Settings with problems are not to be used.
 func ParseSettings(file string, text []byte) (Settings, *Document) {
 	s := Settings{
-		ChirpStack: ChirpStack{Region: "EU868", Timeout: Duration(10 * time.Second), Margin: Duration(5 * time.Second),
+		ChirpStack: ChirpStack{Timeout: Duration(10 * time.Second), Margin: Duration(5 * time.Second),
 			ClientID: "sower", Topic: "application/%s/device/+/event/+"},
 		Airtime:   Airtime{Share: 100, Repeater: true},
 		Inventory: Inventory{VersionTag: "firmware_version", HardwareTag: "hardware_id"},
@@ -147,8 +148,10 @@ func ParseSettings(file string, text []byte) (Settings, *Document) {
 		// The value may hold a password.
 		d.Add("chirpstack.mqtt", "write mqtt://HOST:PORT and the user in mqtt_username", "chirpstack.mqtt is no plain address")
 	}
-	if s.Region, err = airtime.ParseRegion(cs.Region); err != nil {
-		d.Add("chirpstack.region", "write the common name of the region", "%s", err)
+	if cs.Region != "" {
+		if s.Region, err = airtime.ParseRegion(cs.Region); err != nil {
+			d.Add("chirpstack.region", "write the common name of a region, or leave it out", "%s", err)
+		}
 	}
 	if cs.Timeout <= 0 {
 		d.Add("chirpstack.timeout", "write a duration above 0", "chirpstack.timeout is %s", time.Duration(cs.Timeout))
@@ -198,6 +201,9 @@ func ParseSettings(file string, text []byte) (Settings, *Document) {
 func (s Server) check(d *Document) {
 	if s.Database == "" {
 		d.Add("server.database", "write a path, or leave it out", "server.database is empty")
+	}
+	if s.KeepLog < 0 {
+		d.Add("server.keep_log_days", "write 1 or more, or 0 to keep logs for ever", "server.keep_log_days is %d", s.KeepLog)
 	}
 	if (s.TLSCert == "") != (s.TLSKey == "") {
 		d.Add("server", "name both tls_cert and tls_key, or neither", "a certificate and its key go together")

@@ -6,9 +6,13 @@ import (
 )
 
 // SettingsTemplate returns a sower.toml in which every default stands in a comment. It holds no secret: it names
-// the file tokenFile.
+// the file tokenFile. The region may be empty.
 func SettingsTemplate(server, mqtt, region, tokenFile string) string {
-	return fmt.Sprintf(settingsText, server, tokenFile, region, mqtt)
+	line := `# region = ""`
+	if region != "" {
+		line = fmt.Sprintf("region = %q", region)
+	}
+	return fmt.Sprintf(settingsText, server, tokenFile, line, mqtt)
 }
 
 const settingsText = `# sower.toml: one installation of sower. A line that is commented out shows the default.
@@ -22,8 +26,9 @@ server = %q
 token_file = %q
 # … or in an environment variable:
 # token_env = "SOWER_CHIRPSTACK_TOKEN"
-# Common name of the region of the gateways: EU868, US915, AU915, AS923, IN865 or KR920.
-region = %q
+# Devices are served in the region of their device profile (EU868, US915, AU915, AS923, IN865 or KR920), by gateways
+# that report from it. Name one here, and devices of any other are refused.
+%s
 # Applications that doctor and devices look at, by id; campaign files name their own.
 applications = []
 # Certificate authority of the server and the broker, PEM; the roots of the system.
@@ -47,7 +52,7 @@ mqtt = %q
 # mqtt_topic = "application/%%s/device/+/event/+"
 # Several sower serve with client ids of their own share the events under one name (MQTT 5).
 # mqtt_share = ""
-# Topic prefix of the region, such as "eu868": then each gateway's word on each fragment is heard at the broker, and
+# Topic prefix of the region, such as "eu868", or of several: "eu868, us915_0". Then each gateway's word on each fragment is heard at the broker, and
 # what a gateway refuses is sent again and explained. The user of the broker must be allowed to read
 # PREFIX/gateway/+/command/down and PREFIX/gateway/+/event/ack.
 # gateway_topics = ""
@@ -94,6 +99,10 @@ mqtt = %q
 # tls_key = ""
 # Folder in which "sower backup" may write; none.
 # backup_dir = ""
+# Days after the end of a campaign for which its log is kept: what was sent, heard and decided, some hundred bytes each.
+# 0: for ever. The campaign, the outcome of each device and the audit log are never removed; the audit log tells how many
+# entries a log had and their digest, with which evidence that was exported before can be compared.
+# keep_log_days = 0
 # Let this machine read /metrics without a token.
 # metrics_without_token = true
 # Address that is told of halts, missing approvals and ends of campaigns, and the secret that signs what it gets.
@@ -206,13 +215,19 @@ percent = 100
 # min_samples = 10
 
 [radio]
+# "C": devices listen all the time while fragments are sent. "B": only in their ping slots, which takes far less energy
+# and seldom more time, but needs gateways that send beacons (with GPS) and devices that can do it; "sower plan" compares.
+# class = "C"
+# Of class B: 0 (128 ping slots in each beacon period of 128 s) to 7 (one slot), half as many with each step, or "auto": as
+# few as do not slow the campaign down.
+# ping_slot_periodicity = "auto"
 # Index of the downlink data rate, or "auto": from the link history of each device.
 # data_rate = "auto"
 # Bytes of the block in each fragment; 0: chosen, so that the code has no holes.
 # fragment_bytes = 0
-# Frequency of the multicast channel in Hz; 0: that of the second receive window.
+# Frequency of the multicast channel in Hz; 0: that of the second receive window, in class B that of the ping slots.
 # frequency_hz = 0
-# Gateways that transmit; all that are online. One after the other sends each fragment, so fewer are faster.
+# Gateways that transmit; all that are online. In class C one after the other sends each fragment, so fewer are faster.
 # gateways = []
 # Version of TS003, TS004 and TS005 of devices that have not told theirs: "v1" or "v2".
 # packages = "v2"

@@ -1,6 +1,8 @@
 package inventory
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/csv"
 	"encoding/hex"
 	"errors"
@@ -32,6 +34,26 @@ func text[T any](f Fact[T], format func(T) string) (string, string, time.Time) {
 }
 
 func number[T int | uint16 | uint32](v T) string { return strconv.FormatUint(uint64(v), 10) }
+
+// packageColumn is the fact about a package: "none", or "v1:200" with version and port.
+func packageColumn(name string, id applayer.PackageID) column {
+	return column{name,
+		func(d *Device, s, source string, at time.Time) error {
+			var o Offer
+			if s != "none" {
+				version, port, found := strings.Cut(strings.TrimPrefix(s, "v"), ":")
+				v, err := strconv.ParseUint(version, 10, 8)
+				p, err2 := strconv.ParseUint(port, 10, 8)
+				if !found || err != nil || err2 != nil || v == 0 || p == 0 {
+					return fmt.Errorf("%q is neither none nor vVERSION:FPORT", s)
+				}
+				o = Offer{applayer.Version(v), uint8(p)}
+			}
+			d.Offers[id].Offer(o, source, at)
+			return nil
+		},
+		func(d *Device) (string, string, time.Time) { return text(d.Offers[id], Offer.String) }}
+}
 
 var columns = []column{
 	{"version",
@@ -84,6 +106,11 @@ var columns = []column{
 			return nil
 		},
 		func(d *Device) (string, string, time.Time) { return text(d.Packages, applayer.Version.String) }},
+	packageColumn("ts003", applayer.ClockSync),
+	packageColumn("ts004", applayer.DataBlock),
+	packageColumn("ts005", applayer.McSetup),
+	packageColumn("ts006", applayer.FwMgmt),
+	packageColumn("ts007", applayer.MultiPackage),
 	{"battery_percent",
 		func(d *Device, s, source string, at time.Time) error {
 			n, err := parse(s, 16)
@@ -133,7 +160,20 @@ func parse(s string, bits int) (uint64, error) {
 }
 
 // WriteCSV writes all devices with all facts; [Inventory.ReadCSV] takes them.
-func (inv *Inventory) WriteCSV(w io.Writer) error {
+func (inv *Inventory) WriteCSV(w io.Writer) error { return inv.UpdateCSV(w, nil) }
+
+// UpdateCSV writes what WriteCSV writes, and from the file that it is to replace the comments at the beginning and the
+// lines about devices that are not in the inventory. Columns without a meaning, other comments and lines that name no
+// device are lost.
+func (inv *Inventory) UpdateCSV(w io.Writer, old []byte) error {
+	for line := range bytes.Lines(old) {
+		if line[0] != '#' {
+			break
+		}
+		if _, err := w.Write(line); err != nil {
+			return err
+		}
+	}
 	out := csv.NewWriter(w)
 	head := []string{"dev_eui", "name"}
 	for _, c := range columns {
@@ -156,8 +196,56 @@ func (inv *Inventory) WriteCSV(w io.Writer) error {
 			return err
 		}
 	}
+	if err := inv.strangers(out, head, old); err != nil {
+		return err
+	}
 	out.Flush()
 	return out.Error()
+}
+
+// strangers copies the lines of a file that are about devices which are not in the inventory, in the order of head.
+func (inv *Inventory) strangers(out *csv.Writer, head []string, old []byte) error {
+	in := csv.NewReader(bytes.NewReader(old))
+	in.FieldsPerRecord = -1
+	in.Comment = '#'
+	names, err := in.Read()
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	at := map[string]int{}
+	for i, name := range names {
+		at[columnName(name)] = i
+	}
+	for {
+		row, err2 := in.Read()
+		if err = cmp.Or(err, err2); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		cell := func(name string) string {
+			if i, ok := at[name]; ok && i < len(row) {
+				return strings.TrimSpace(row[i])
+			}
+			return ""
+		}
+		eui, err := network.ParseEUI64(cell("dev_eui"))
+		if err != nil || inv.devices[eui] != nil {
+			continue
+		}
+		var line []string
+		for _, name := range head {
+			line = append(line, cell(name))
+		}
+		if err := out.Write(line); err != nil {
+			return err
+		}
+	}
+}
+
+// columnName is a name as it stands in the first line.
+func columnName(text string) string {
+	return strings.TrimPrefix(strings.TrimSpace(text), "\ufeff")
 }
 
 // LineError is a problem of one line of a CSV file.
@@ -170,7 +258,7 @@ type LineError struct {
 func (e LineError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Err) }
 
 // ReadCSV takes the facts of a file. Its first line names the columns: dev_eui, and any of version, base_sha256,
-// hardware_id, device_class, packages, battery_percent, snr_db and uplinks_received_lost, each with an optional
+// hardware_id, device_class, packages, ts003..ts007, battery_percent, snr_db and uplinks_received_lost, each with an optional
 // _source and _at (RFC 3339). Empty cells say nothing; facts about devices that the network server does not list
 // are counted and ignored. It returns everything that is wrong with the file; what is right has been taken.
 func (inv *Inventory) ReadCSV(r io.Reader) (strangers int, problems []LineError) {
@@ -186,7 +274,7 @@ func (inv *Inventory) ReadCSV(r io.Reader) (strangers int, problems []LineError)
 	}
 	at := map[string]int{}
 	for i, name := range head {
-		name = strings.TrimPrefix(strings.TrimSpace(name), "\ufeff")
+		name = columnName(name)
 		plain := strings.TrimSuffix(strings.TrimSuffix(name, "_source"), "_at")
 		known := name == "dev_eui" || name == "name" ||
 			slices.ContainsFunc(columns, func(c column) bool { return c.name == plain })

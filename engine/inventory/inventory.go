@@ -2,9 +2,10 @@
 // image, hardware, package versions, battery and link history. Every fact says where it comes from and when it
 // was true, and a newer fact replaces an older one; what nobody has said is unknown and is never guessed.
 //
-// Facts come from the network server (tags, battery, link metrics), from a CSV file, and from uplinks: TS006
-// DevVersionAns, TS004 PackageVersionAns, TS007 DevPackageAns, reports of package diag, and rules for ordinary
-// uplinks. The package does no I/O and reads no clock.
+// Facts come from the network server (tags, battery, link metrics), from a CSV file, and from what devices send: TS006
+// DevVersionAns, TS007 DevPackageAns, PackageVersionAns of each package, reports of package diag, the answers that the
+// network server gets about battery and margin, and rules for ordinary uplinks. [Discovery] asks devices for what they
+// have not said. The package does no I/O and reads no clock.
 package inventory
 
 import (
@@ -17,7 +18,6 @@ import (
 	"time"
 
 	"github.com/sower-fuota/sower/applayer"
-	"github.com/sower-fuota/sower/applayer/datablock"
 	"github.com/sower-fuota/sower/applayer/diag"
 	"github.com/sower-fuota/sower/applayer/fwmgmt"
 	"github.com/sower-fuota/sower/applayer/multipackage"
@@ -31,10 +31,13 @@ const (
 	FromTag     = "tag"          // a tag of the device on the network server
 	FromMetrics = "link metrics" // averages that the network server keeps
 	FromCSV     = "csv"          // a file that does not say where it has it from
-	FromTS006   = "TS006"
+	FromTS003   = "TS003"
 	FromTS004   = "TS004"
+	FromTS005   = "TS005"
+	FromTS006   = "TS006"
 	FromTS007   = "TS007"
 	FromReport  = "report" // package diag
+	FromStatus  = "status" // DevStatusAns, which the network server asks for
 	FromUplink  = "uplink" // a rule for ordinary uplinks, or the frames themselves
 )
 
@@ -69,6 +72,20 @@ func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 // MarshalText uses the form of String.
 func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
+// Offer is a package of the application layer as a device has it. Version 0 says that the device does not have it.
+type Offer struct {
+	Version applayer.Version `json:"version"`
+	FPort   uint8            `json:"f_port,omitempty"`
+}
+
+// String returns "none", or version and port: "v2:201".
+func (o Offer) String() string {
+	if o.Version == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("%s:%d", o.Version, o.FPort)
+}
+
 // Uplinks counts frames, by gaps in the frame counter.
 type Uplinks struct {
 	Received int `json:"received"`
@@ -86,15 +103,31 @@ type Device struct {
 	Base     Fact[Digest]           // of the running image
 	Hardware Fact[uint16]           // hardware id
 	Class    Fact[uint32]           // device class
-	Packages Fact[applayer.Version] // of TS003, TS004 and TS005
-	Battery  Fact[int]              // percent
-	SNR      Fact[float64]          // median of uplinks, dB in 125 kHz
+	Packages Fact[applayer.Version] // of TS004; TS003 and TS005 are taken to be the same
+	Offers   Offers
+	Battery  Fact[int]     // percent
+	SNR      Fact[float64] // median of uplinks, dB in 125 kHz
 	Uplinks  Fact[Uplinks]
 
 	fcnt    uint32 // of the last uplink
 	counted bool
 	snr     []float64
+	pieces  *multipackage.Buffer // of a long answer of TS007; nil: none
 }
+
+// Offers has what is known of each package, by its identifier.
+type Offers [applayer.FwMgmt + 1]Fact[Offer]
+
+// Port returns where a device has a package, as far as it has told.
+func (o *Offers) Port(id applayer.PackageID) uint8 {
+	if f := o[id]; f.Known() && f.Value.Version != 0 {
+		return f.Value.FPort
+	}
+	return defaultPort[id]
+}
+
+var defaultPort = [...]uint8{applayer.MultiPackage: applayer.FPortMultiPackage, applayer.ClockSync: applayer.FPortClockSync,
+	applayer.McSetup: applayer.FPortMcSetup, applayer.DataBlock: applayer.FPortDataBlock, applayer.FwMgmt: applayer.FPortFwMgmt}
 
 // Rule finds a fact in the uplinks of an application.
 type Rule struct {
@@ -172,7 +205,7 @@ func (inv *Inventory) Link(eui network.EUI64, snr float64, last time.Time) {
 	}
 }
 
-// Heard takes an uplink or a join. It reports whether the device is in the inventory.
+// Heard takes an uplink, a join or a status. It reports whether the device is in the inventory.
 func (inv *Inventory) Heard(ev network.Event) bool {
 	d := inv.devices[ev.Device]
 	if d == nil {
@@ -181,6 +214,10 @@ func (inv *Inventory) Heard(ev network.Event) bool {
 	switch ev.Kind {
 	case network.EventJoin:
 		d.counted = false // counters begin again
+	case network.EventStatus:
+		if ev.Battery >= 0 {
+			d.Battery.Offer(ev.Battery, FromStatus, ev.At)
+		}
 	case network.EventUplink:
 		d.count(ev)
 		d.read(ev, inv.opt.Rules)
@@ -216,30 +253,20 @@ func (d *Device) count(ev network.Event) {
 // read takes the facts in a payload. What is not readable says nothing.
 func (d *Device) read(ev network.Event, rules []Rule) {
 	switch ev.FPort {
-	case applayer.FPortFwMgmt:
+	case d.Offers.Port(applayer.FwMgmt):
 		cmds, _ := fwmgmt.Parse(applayer.V1, applayer.Uplink, ev.Payload)
 		for _, cmd := range cmds {
-			if ans, ok := cmd.(fwmgmt.DevVersionAns); ok {
-				d.Version.Offer(bundle.Version(ans.FWVersion), FromTS006, ev.At)
-			}
+			d.firmware(cmd, ev.At)
 		}
-	case applayer.FPortDataBlock:
-		// The answer is the same in both versions, and so is the place of its command identifier.
-		cmd, _, err := datablock.ParseCommand(applayer.V2, applayer.Uplink, ev.Payload)
-		if ans, ok := cmd.(datablock.PackageVersionAns); ok && err == nil && ans.PackageIdentifier == uint8(applayer.DataBlock) {
-			d.packages(applayer.Version(ans.PackageVersion), FromTS004, ev.At)
-		}
+		d.packageVersion(applayer.FwMgmt, FromTS006, ev)
+	case d.Offers.Port(applayer.DataBlock):
+		d.packageVersion(applayer.DataBlock, FromTS004, ev)
+	case d.Offers.Port(applayer.McSetup):
+		d.packageVersion(applayer.McSetup, FromTS005, ev)
+	case d.Offers.Port(applayer.ClockSync):
+		d.packageVersion(applayer.ClockSync, FromTS003, ev)
 	case applayer.FPortMultiPackage:
-		cmds, _ := multipackage.Parse(applayer.V1, applayer.Uplink, ev.Payload)
-		for _, cmd := range cmds {
-			if ans, ok := cmd.(multipackage.DevPackageAns); ok {
-				for _, p := range ans.Packages {
-					if applayer.PackageID(p.PackageIdentifier) == applayer.DataBlock {
-						d.packages(p.PackageVersion, FromTS007, ev.At)
-					}
-				}
-			}
-		}
+		d.multiPackage(ev)
 	case diag.FPort:
 		for b := ev.Payload; len(b) > 0; {
 			r, rest, err := diag.ParseReport(b)
@@ -274,8 +301,60 @@ func (d *Device) read(ev network.Event, rules []Rule) {
 	}
 }
 
-func (d *Device) packages(v applayer.Version, source string, at time.Time) {
-	if v == applayer.V1 || v == applayer.V2 {
-		d.Packages.Offer(v, source, at)
+// firmware takes an answer of TS006.
+func (d *Device) firmware(cmd applayer.Command, at time.Time) {
+	if ans, ok := cmd.(fwmgmt.DevVersionAns); ok {
+		d.Version.Offer(bundle.Version(ans.FWVersion), FromTS006, at)
+	}
+}
+
+// packageVersion takes a PackageVersionAns, if the message begins with one. It is the same in all packages and their
+// versions: CID 0, PackageIdentifier, PackageVersion.
+func (d *Device) packageVersion(id applayer.PackageID, source string, ev network.Event) {
+	if p := ev.Payload; len(p) >= 3 && p[0] == 0 && p[1] == uint8(id) && p[2] != 0 {
+		d.offer(id, Offer{applayer.Version(p[2]), ev.FPort}, source, ev.At)
+	}
+}
+
+// multiPackage takes answers of TS007, and of other packages through it.
+func (d *Device) multiPackage(ev network.Event) {
+	versions := multipackage.Versions{applayer.V1, applayer.V1, applayer.V1, applayer.V1, applayer.V1} // no fact below depends on them
+	msg, _ := multipackage.ParseMessage(versions, applayer.Uplink, ev.Payload)
+	cmds := msg.Commands
+	if len(cmds) == 1 {
+		if part, ok := cmds[0].(multipackage.MultiPackBufferFrag); ok && !part.Error {
+			if d.pieces == nil || part.BaseByte == 0 || d.pieces.Add(part) != nil { // another answer
+				d.pieces = &multipackage.Buffer{}
+				if d.pieces.Add(part) != nil {
+					return
+				}
+			}
+			cmds, _ = multipackage.ParseCommands(versions, applayer.Uplink, d.pieces.Bytes())
+		}
+	}
+	for _, cmd := range cmds {
+		d.firmware(cmd, ev.At)
+		ans, ok := cmd.(multipackage.DevPackageAns)
+		if !ok {
+			continue
+		}
+		var offers [len(Offers{})]Offer // what is not named is not there
+		for _, p := range ans.Packages {
+			if int(p.PackageIdentifier) < len(offers) {
+				offers[p.PackageIdentifier] = Offer{p.PackageVersion, p.FPort}
+			}
+		}
+		offers[applayer.MultiPackage] = Offer{max(offers[applayer.MultiPackage].Version, applayer.V1), applayer.FPortMultiPackage}
+		for id, o := range offers {
+			d.offer(applayer.PackageID(id), o, FromTS007, ev.At)
+		}
+	}
+}
+
+// offer takes what a device says of one of its packages.
+func (d *Device) offer(id applayer.PackageID, o Offer, source string, at time.Time) {
+	d.Offers[id].Offer(o, source, at)
+	if id == applayer.DataBlock && (o.Version == applayer.V1 || o.Version == applayer.V2) {
+		d.Packages.Offer(o.Version, source, at)
 	}
 }

@@ -54,8 +54,8 @@ func TestFactsInUplinks(t *testing.T) {
 	}{
 		{"TS006", 203, must(fwmgmt.AppendCommand(nil, applayer.V1, fwmgmt.DevVersionAns{FWVersion: uint32(v110)})), "1.1.0 TS006"},
 		{"TS004", 201, must(datablock.AppendCommand(nil, applayer.V1, datablock.PackageVersionAns{PackageIdentifier: 3, PackageVersion: 1})), "v1 TS004"},
-		{"TS007", 225, must(multipackage.AppendCommand(nil, applayer.V1, multipackage.DevPackageAns{Packages: []multipackage.DevPackage{
-			{PackageIdentifier: 1, PackageVersion: 1, FPort: 202}, {PackageIdentifier: 3, PackageVersion: 2, FPort: 201}}})), "v2 TS007"},
+		{"TS007", 225, must(multipackage.AppendMessage(nil, multipackage.Versions{1}, multipackage.Message{Commands: []applayer.Command{multipackage.DevPackageAns{Packages: []multipackage.DevPackage{
+			{PackageIdentifier: 1, PackageVersion: 1, FPort: 202}, {PackageIdentifier: 3, PackageVersion: 2, FPort: 201}}}}})), "v2 TS007"},
 		{"report", 204, diag.AppendReport(nil, diag.Report{Version: uint32(v110), Cause: diag.CauseDeferredBattery, Detail: 5}), "1.1.0 report 5% report"},
 		{"rule, little endian", 2, []byte{9, 0, 0, 1, 1}, "1.1.0 uplink"},
 		{"rule, big endian", 3, []byte{1, 1, 0, 0}, "1.1.0 uplink"},
@@ -155,7 +155,7 @@ func TestCSVRoundTrip(t *testing.T) {
 		name string
 		a, b any
 	}{{"version", d.Version, b.Version}, {"base", d.Base, b.Base}, {"hardware", d.Hardware, b.Hardware},
-		{"class", d.Class, b.Class}, {"packages", d.Packages, b.Packages}, {"battery", d.Battery, b.Battery}, {"SNR", d.SNR, b.SNR}, {"uplinks", d.Uplinks, b.Uplinks}} {
+		{"class", d.Class, b.Class}, {"packages", d.Packages, b.Packages}, {"offers", d.Offers, b.Offers}, {"battery", d.Battery, b.Battery}, {"SNR", d.SNR, b.SNR}, {"uplinks", d.Uplinks, b.Uplinks}} {
 		if !reflect.DeepEqual(f.a, f.b) {
 			t.Errorf("%s: %+v was read as %+v", f.name, f.a, f.b)
 		}
@@ -181,6 +181,8 @@ func TestCSVRefuses(t *testing.T) {
 		{"SNR", "dev_eui,snr_db\n" + dev.String() + ",NaN\n", "line 2: snr_db"},
 		{"hardware", "dev_eui,hardware_id\n" + dev.String() + ",65536\n", "line 2: hardware_id"},
 		{"packages", "dev_eui,packages\n" + dev.String() + ",v3\n", "line 2: packages"},
+		{"a package", "dev_eui,ts004\n" + dev.String() + ",v2\n", "line 2: ts004"},
+		{"a package on port 0", "dev_eui,ts004\n" + dev.String() + ",v2:0\n", "line 2: ts004"},
 		{"uplinks", "dev_eui,uplinks_received_lost\n" + dev.String() + ",5\n", "line 2: uplinks_received_lost"},
 		{"quote", "dev_eui,version\n" + dev.String() + ",\"1\n", "line "},
 	}

@@ -105,6 +105,16 @@ func (m *Memory) Claim(now time.Time, limit int) ([]Job, error) {
 	return out, nil
 }
 
+// Has reports whether there are jobs of an owner. It looks at all.
+func (m *Memory) Has(owner string) bool {
+	for _, e := range m.jobs {
+		if e.Owner == owner {
+			return true
+		}
+	}
+	return false
+}
+
 // Len returns how many jobs there are.
 func (m *Memory) Len() int { return len(m.jobs) }
 

@@ -30,3 +30,20 @@ func TestMemoryNext(t *testing.T) {
 		t.Errorf("claimed jobs are still due, or gone: Next = %s, Len = %d, %v", m.Next(), m.Len(), err)
 	}
 }
+
+func TestMemoryHas(t *testing.T) {
+	var m jobs.Memory
+	at := time.Unix(1, 0)
+	if err := m.Enqueue(at, jobs.Job{ID: 1, Owner: "x", Due: at}); err != nil {
+		t.Fatal(err)
+	}
+	if !m.Has("x") || m.Has("y") {
+		t.Errorf("Has = %t for the owner of a job, %t for nobody", m.Has("x"), m.Has("y"))
+	}
+	if _, err := m.Claim(at, 1); err != nil || !m.Has("x") {
+		t.Errorf("a claimed job is gone, %v", err)
+	}
+	if err := m.Cancel(at, 1); err != nil || m.Has("x") {
+		t.Errorf("a job that has ended is still there, %v", err)
+	}
+}

@@ -116,12 +116,13 @@ type Capabilities struct {
 	Name    string // product, for people: "ChirpStack"
 	Version string // as the server reports it
 
-	Region             string      // "EU868" …; empty where there are no regions
-	MaxPayload         map[int]int // largest application payload in bytes by downlink data rate index
-	MulticastClasses   []Class     // classes a group can have
-	ServerAnswersClock bool        // the server answers TS003 AppTimeReq itself
-	ReportsSent        bool        // unicast messages get EventSent or EventDropped
-	ReportsBroadcast   bool        // fragments of a group do, too
+	// Regions holds the largest application payload in bytes by region ("EU868" …) and downlink data rate index. A region
+	// that is not in it is limited by nothing but its own rules; where there are no regions, the name is empty.
+	Regions            map[string]map[int]int
+	MulticastClasses   []Class // classes a group can have
+	ServerAnswersClock bool    // the server answers TS003 AppTimeReq itself
+	ReportsSent        bool    // unicast messages get EventSent or EventDropped
+	ReportsBroadcast   bool    // fragments of a group do, too
 }
 
 // Device is what the network knows of a device.
@@ -130,6 +131,7 @@ type Device struct {
 	Name        string
 	Application string            // id
 	Profile     string            // id of the device profile
+	Region      string            // that the device works in, "EU868" …; empty: the network does not tell
 	Tags        map[string]string // free text set by the operator
 	LoRaWAN11   bool              // key ladders of LoRaWAN 1.1
 	Class       Class             // currently enabled
@@ -143,6 +145,7 @@ type Gateway struct {
 	ID     EUI64
 	Name   string
 	Online bool
+	Region string // that it last reported, "EU868" …; empty: none, and nothing can be sent through it
 }
 
 // MessageID names a unicast message from Send to its fate.
@@ -167,6 +170,7 @@ type Group struct {
 	AppSKey     Key
 	NwkSKey     Key
 	Class       Class
+	Region      string // of devices and gateways; empty: that of the gateways
 	DataRate    int    // downlink data rate index
 	Frequency   uint32 // Hz
 	Periodicity uint8  // class B ping-slot periodicity 0..7
@@ -197,9 +201,10 @@ const (
 	EventJoin                         // the device joined; its session and groups are gone
 	EventSent                         // Message, or frame FCnt of Group, left the gateway
 	EventDropped                      // Message, or frame FCnt of Group by Gateway, will never be sent; Reason says why
+	EventStatus                       // the device told its Battery and the Margin of its last downlink
 )
 
-var kindNames = [...]string{EventUplink: "uplink", EventJoin: "join", EventSent: "sent", EventDropped: "dropped"}
+var kindNames = [...]string{EventUplink: "uplink", EventJoin: "join", EventSent: "sent", EventDropped: "dropped", EventStatus: "status"}
 
 // String returns the name of the kind in lower case.
 func (k EventKind) String() string {
@@ -231,7 +236,11 @@ type Event struct {
 	// Of EventSent and EventDropped of a broadcast, where Capabilities.ReportsBroadcast: each gateway of the
 	// group reports for itself, and Device and Message are empty.
 	Group   GroupID
-	Gateway EUI64
+	Gateway EUI64 // of uplinks: the one that heard it best and would answer; zero: the network does not tell
+
+	// Of EventStatus.
+	Battery int // percent; -1: the device does not know, or has another source of power
+	Margin  int // dB
 
 	// Done tells the network that the event has been dealt with and committed; it must be called exactly
 	// once. Until then the network may deliver the event again.

@@ -14,7 +14,6 @@ import (
 // that were started before ([Book.Take]). A gateway serves one session at a time, so that the window of the devices is
 // as short as the duty cycle allows; a session may come between two of another campaign if it fits there.
 type Book struct {
-	region  airtime.Region
 	share   float64
 	ledgers map[page]*airtime.Ledger
 	taken   map[network.EUI64][]booking
@@ -22,6 +21,7 @@ type Book struct {
 
 type page struct {
 	gateway network.EUI64
+	region  airtime.Region // of what it sends
 	band    string
 }
 
@@ -31,11 +31,11 @@ type booking struct {
 }
 
 // NewBook returns an empty book. share is the part of the duty cycle that campaigns may use, up to 1.
-func NewBook(region airtime.Region, share float64) (*Book, error) {
+func NewBook(share float64) (*Book, error) {
 	if !(share > 0 && share <= 1) {
 		return nil, fmt.Errorf("%w: share %v of the duty cycle, want more than 0 and at most 1", ErrInput, share)
 	}
-	return &Book{region: region, share: share, ledgers: map[page]*airtime.Ledger{}, taken: map[network.EUI64][]booking{}}, nil
+	return &Book{share: share, ledgers: map[page]*airtime.Ledger{}, taken: map[network.EUI64][]booking{}}, nil
 }
 
 // clone returns a copy, for a plan that may be dropped.
@@ -55,9 +55,10 @@ func (b *Book) clone() *Book {
 // Usage is the heaviest hour of a gateway in a sub-band.
 type Usage struct {
 	Gateway network.EUI64 `json:"gateway"`
+	Region  string        `json:"region"`
 	SubBand string        `json:"sub_band"`
 	Peak    time.Duration `json:"peak_airtime_ns"`    // in any hour
-	Allowed time.Duration `json:"allowed_airtime_ns"` // in any hour, for campaigns
+	Allowed time.Duration `json:"allowed_airtime_ns"` // in any hour, for campaigns; a whole hour where there is no duty cycle
 	Total   time.Duration `json:"total_airtime_ns"`
 	Frames  int           `json:"frames"`
 }
@@ -66,19 +67,23 @@ func (b *Book) allowance(band airtime.SubBand) time.Duration {
 	return time.Duration(float64(band.Allowance()) * b.share)
 }
 
-// frames is what a session sends: its fragments and two status requests.
-func frames(expected int) int { return expected + 2 }
+// frames is what a session sends: its fragments and the status requests.
+func frames(expected int) int { return expected + statusRequests }
 
 // Take books a campaign that was planned before, as if it had been planned with this book, only late by so much.
 // Sessions that are over may be left out of the schedule.
 func (b *Book) Take(s Schedule, late time.Duration) error {
 	for _, x := range s.Sessions {
 		opens := x.Opens.Add(late)
-		t, err := b.try(opens, x.Plan, s.Gateways, frames(x.Expected), s.Spacing)
+		gateways := x.Gateways
+		if gateways == nil {
+			gateways = s.Gateways // a schedule that was kept before sessions had gateways of their own
+		}
+		t, err := b.try(opens, x.Plan, gateways, frames(x.Expected), s.Spacing)
 		if err != nil {
 			return fmt.Errorf("campaign %s: %w", s.Campaign, err)
 		}
-		b.keep(t, s.Campaign, opens, s.Gateways)
+		b.keep(t, s.Campaign, opens, gateways)
 	}
 	return nil
 }
@@ -92,11 +97,11 @@ type placed struct {
 
 // place books the frames of a session that opens at ready or later: as soon as all its gateways are free until its end.
 func (b *Book) place(campaign string, ready time.Time, p Plan, gateways []network.EUI64, frames int, spacing time.Duration) (placed, error) {
-	at := placed{opens: ready}
-	end := ready // of the session, if it opens there; not known before it is tried
+	at := placed{opens: p.align(ready)}
+	end := at.opens // of the session, if it opens there; not known before it is tried
 	for {
 		if x, ok := b.clash(at.opens, end, gateways); ok {
-			at.opens, at.behind = x.until, x.campaign
+			at.opens, at.behind = p.align(x.until), x.campaign
 			end = at.opens
 			continue
 		}
@@ -135,13 +140,17 @@ type trial struct {
 
 // try finds out when each frame of a session may be sent, and changes nothing.
 func (b *Book) try(opens time.Time, p Plan, gateways []network.EUI64, frames int, spacing time.Duration) (trial, error) {
-	band, err := b.region.SubBand(p.Frequency)
+	region, err := airtime.ParseRegion(p.Region)
+	if err != nil {
+		return trial{}, err
+	}
+	band, err := region.SubBand(p.Frequency)
 	if err != nil {
 		return trial{}, err
 	}
 	out := trial{ledgers: map[page]*airtime.Ledger{}}
 	for _, gw := range gateways {
-		k := page{gw, band.Name}
+		k := page{gw, region, band.Name}
 		if l, ok := b.ledgers[k]; ok {
 			out.ledgers[k] = l.Clone()
 		} else if out.ledgers[k], err = airtime.NewLedger(b.allowance(band), airtime.DutyWindow); err != nil {
@@ -152,8 +161,8 @@ func (b *Book) try(opens time.Time, p Plan, gateways []network.EUI64, frames int
 	last := t
 	for range frames {
 		for i, gw := range gateways {
-			l := out.ledgers[page{gw, band.Name}]
-			want := t.Add(time.Duration(i) * spacing)
+			l := out.ledgers[page{gw, region, band.Name}]
+			want := t.Add(time.Duration(i) * p.spacing(spacing))
 			start, err := l.EarliestStart(want, p.FragmentToA)
 			if err != nil {
 				return trial{}, err
@@ -183,19 +192,23 @@ func (b *Book) keep(t trial, campaign string, opens time.Time, gateways []networ
 func (b *Book) Usage(gateways []network.EUI64) []Usage {
 	var out []Usage
 	for _, gw := range gateways {
-		for _, band := range b.region.SubBands() {
-			l, ok := b.ledgers[page{gw, band.Name}]
-			if !ok {
-				continue
+		for _, region := range airtime.Regions() {
+			for _, band := range region.SubBands() {
+				if l, ok := b.ledgers[page{gw, region, band.Name}]; ok {
+					out = append(out, usage(l, Usage{Gateway: gw, Region: region.String(), SubBand: band.Name, Allowed: b.allowance(band)}))
+				}
 			}
-			u := Usage{Gateway: gw, SubBand: band.Name, Allowed: b.allowance(band)}
-			for _, tx := range l.Transmissions() {
-				u.Peak = max(u.Peak, l.Used(tx.End()))
-				u.Total += tx.TimeOnAir
-				u.Frames++
-			}
-			out = append(out, u)
 		}
 	}
 	return out
+}
+
+// usage adds up what is in a ledger.
+func usage(l *airtime.Ledger, u Usage) Usage {
+	for _, tx := range l.Transmissions() {
+		u.Peak = max(u.Peak, l.Used(tx.End()))
+		u.Total += tx.TimeOnAir
+		u.Frames++
+	}
+	return u
 }

@@ -27,21 +27,23 @@ const (
 type Request struct {
 	Campaign     string
 	Start        time.Time
-	Region       airtime.Region
 	Capabilities network.Capabilities
-	Gateways     []network.EUI64
-	Updates      []Update // candidates, in the order of the campaign file
+	Gateways     map[airtime.Region][]network.EUI64 // that transmit, in each region that has devices
+	Updates      []Update                           // candidates, in the order of the campaign file
 	Waves        []Wave
 	Layouts      map[uint16]Layout // by hardware id
 
-	DataRate  int // index, or Automatic
-	FragSize  int // imposed; 0: chosen
-	Frequency uint32
-	Repeater  bool
-	Packages  applayer.Version // of devices that have not told theirs; 0: V2
-	Target    float64          // 0: 0.99
-	Spacing   time.Duration    // between gateways; 0: 5 s
-	Share     float64          // of the duty cycle; 0: 1
+	Class       network.Class // B or C; 0: C
+	Periodicity *uint8        // as in Input
+	OtherClass  bool          // network and devices could do the other class, too: the plan says what it would take
+	DataRate    int           // index, or Automatic
+	FragSize    int           // imposed; 0: chosen
+	Frequency   uint32
+	Repeater    bool
+	Packages    applayer.Version // of devices that have not told theirs; 0: V2
+	Target      float64          // 0: 0.99
+	Spacing     time.Duration    // between gateways in class C; 0: 5 s
+	Share       float64          // of the duty cycle; 0: 1
 
 	UplinkInterval    time.Duration // 0: 1 h
 	Receive, Transmit float64       // mA
@@ -64,6 +66,7 @@ type Wave struct {
 // Member is what matters of a device. What is not known is nil; the loss is always an estimate.
 type Member struct {
 	EUI      network.EUI64
+	Region   airtime.Region // required; devices of two regions share no session
 	Version  *bundle.Version
 	Base     *[8]byte // digest of the running image
 	Hardware *uint16
@@ -89,7 +92,7 @@ type Schedule struct {
 	Airtime  time.Duration   `json:"airtime_ns"` // of all gateways together, until the last device is complete
 	Uplinks  int             `json:"uplinks"`
 	Proven   bool            `json:"cheapest_proven"`    // no other choice of bundles and data rates takes less airtime
-	Gateways []network.EUI64 `json:"gateways"`           // that transmit
+	Gateways []network.EUI64 `json:"gateways"`           // that transmit, of all sessions
 	Spacing  time.Duration   `json:"gateway_spacing_ns"` // from one to the next
 	Usage    []Usage         `json:"duty_cycle"`
 	Warnings []string        `json:"warnings,omitempty"`
@@ -103,6 +106,8 @@ type Session struct {
 	From    []string        `json:"from_versions"`
 	Plan    Plan            `json:"plan"`
 	Devices []network.EUI64 `json:"devices"`
+	// Gateways transmit it, one after the other. They are all of the region of the plan.
+	Gateways []network.EUI64 `json:"gateways"`
 
 	Opens    time.Time     `json:"window_opens"`
 	Ends     time.Time     `json:"window_ends"`
@@ -114,6 +119,14 @@ type Session struct {
 	Check    Check         `json:"self_check"`
 	Delayed  time.Duration `json:"delayed_ns,omitempty"` // by the duty cycle, beyond the pace
 	Behind   string        `json:"behind,omitempty"`     // campaign whose session it waits for
+	Other    *Alternative  `json:"other_class,omitempty"`
+}
+
+// Alternative is what the same session would take in the other class.
+type Alternative struct {
+	ClassB   *ClassB       `json:"class_b,omitempty"` // nil: class C
+	Energy   float64       `json:"mah_per_device"`
+	Duration time.Duration `json:"duration_ns"` // as that of a plan
 }
 
 // Fleet plans a campaign for a fleet: per wave and group of devices which bundle goes at which data rate, with how
@@ -132,20 +145,25 @@ func Fleet(book *Book, req Request) (Schedule, []Problem) {
 	if req.Share == 0 {
 		req.Share = 1
 	}
+	if req.Class == 0 {
+		req.Class = network.ClassC
+	}
 	if req.UplinkInterval == 0 {
 		req.UplinkInterval = time.Hour
 	}
 	f := &fleet{Request: req, book: book.clone()}
-	f.out = Schedule{Campaign: req.Campaign, Starts: req.Start, Gateways: req.Gateways, Spacing: req.Spacing, Proven: true}
-	f.radio()
+	f.out = Schedule{Campaign: req.Campaign, Starts: req.Start, Spacing: req.Spacing, Proven: true}
 	f.updates()
 	f.suit()
+	f.radio()
 	if len(f.problems) > 0 {
 		return Schedule{}, f.problems
 	}
 	var drafts []draft
 	for _, w := range f.waves {
-		drafts = append(drafts, f.wave(w)...)
+		for _, a := range f.areas {
+			drafts = append(drafts, f.wave(w, a)...)
+		}
 	}
 	if len(f.problems) > 0 {
 		return Schedule{}, f.problems
@@ -162,8 +180,7 @@ type fleet struct {
 	Request
 	book      *Book
 	manifests []bundle.Manifest // empty for raw blocks
-	ladder    []rung
-	imposed   int // rung of the imposed data rate; -1: none
+	areas     []*area
 	waves     []wave
 	problems  []Problem
 	out       Schedule
@@ -187,19 +204,21 @@ func (f *fleet) warn(format string, args ...any) {
 
 // draft is a session before it has a time.
 type draft struct {
+	area    *area
 	wave    string
 	update  int
 	members []Member
 	plan    Plan
-	sent    int // in the first burst, and until the last device is complete
+	other   *Plan // in the other class; nil: that is none
+	sent    int   // in the first burst, and until the last device is complete
 	toa     time.Duration
 }
 
-// wave splits a wave into sessions.
-func (f *fleet) wave(w wave) []draft {
+// wave splits the devices of a wave in one region into sessions.
+func (f *fleet) wave(w wave, a *area) []draft {
 	var out []draft
 	for _, version := range []applayer.Version{applayer.V1, applayer.V2} {
-		s := &search{ladder: f.ladder, target: f.Target}
+		s := &search{ladder: a.ladder, target: f.Target}
 		type kind struct {
 			suits uint64
 			rung  int
@@ -207,10 +226,10 @@ func (f *fleet) wave(w wave) []draft {
 		at := map[kind]int{}
 		mean, n := 0.0, 0
 		for i, m := range w.members {
-			if m.Packages != version && !(m.Packages == 0 && f.Packages == version) {
+			if m.Region != a.region || m.Packages != version && !(m.Packages == 0 && f.Packages == version) {
 				continue
 			}
-			k := kind{w.suits[i], f.fastest(m)}
+			k := kind{w.suits[i], a.fastest(m)}
 			c, ok := at[k]
 			if !ok {
 				c = len(s.classes)
@@ -233,7 +252,7 @@ func (f *fleet) wave(w wave) []draft {
 		if version == applayer.V1 {
 			matrix = fragmentation.V1
 		}
-		s.shape = func(o option) shape { return f.cut(o, matrix, mean/float64(n)) }
+		s.shape = func(o option) shape { return f.cut(a, o, matrix, mean/float64(n)) }
 		pick, proven := s.run()
 		f.out.Proven = f.out.Proven && proven
 		if !proven {
@@ -244,12 +263,12 @@ func (f *fleet) wave(w wave) []draft {
 		var order []option
 		for c, o := range pick {
 			if o.update < 0 {
-				f.unservable(s, s.classes[c])
+				f.unservable(a, s, s.classes[c])
 				continue
 			}
 			g := groups[o]
 			if g == nil {
-				g = &draft{wave: w.name, update: o.update}
+				g = &draft{area: a, wave: w.name, update: o.update}
 				groups[o], losses[o] = g, &[101]float64{}
 				order = append(order, o)
 			}
@@ -260,12 +279,11 @@ func (f *fleet) wave(w wave) []draft {
 				losses[o][p] += x
 			}
 		}
-		slices.SortFunc(order, func(a, b option) int { return (a.update-b.update)*len(f.ladder) + a.rung - b.rung })
+		slices.SortFunc(order, func(x, y option) int { return (x.update-y.update)*len(a.ladder) + x.rung - y.rung })
 		for _, o := range order {
 			g := groups[o]
 			g.sent, g.toa = sent(s.cut(o).m, *losses[o], math.Ln2), s.cut(o).toa
-			var err error
-			if g.plan, err = f.make(g, o, s.cut(o).size, matrix); err != nil {
+			if err := f.make(g, o, s.cut(o).size, matrix); err != nil {
 				f.problem(f.source(o.update), "see the cause", "%s: %s", f.Updates[o.update].Name, err)
 				continue
 			}
@@ -277,21 +295,21 @@ func (f *fleet) wave(w wave) []draft {
 }
 
 // fastest returns the first rung of the ladder that a device can receive.
-func (f *fleet) fastest(m Member) int {
-	if f.imposed >= 0 {
-		return f.imposed
+func (a *area) fastest(m Member) int {
+	if a.imposed >= 0 {
+		return a.imposed
 	}
-	for i, r := range f.ladder {
+	for i, r := range a.ladder {
 		if m.SNR != nil && *m.SNR >= r.need || m.SNR == nil && r.rate.SpreadingFactor >= fallbackSF {
 			return i
 		}
 	}
-	return len(f.ladder) - 1
+	return len(a.ladder) - 1
 }
 
 // cut chooses fragment size and number for an option.
-func (f *fleet) cut(o option, matrix fragmentation.Matrix, loss float64) shape {
-	r, block, man := f.ladder[o.rung], f.Updates[o.update].Block, f.manifests[o.update]
+func (f *fleet) cut(a *area, o option, matrix fragmentation.Matrix, loss float64) shape {
+	r, block, man := a.ladder[o.rung], f.Updates[o.update].Block, f.manifests[o.update]
 	sh := shape{}
 	if f.FragSize > r.limit {
 		sh.refusal = fmt.Sprintf("fragments of %d bytes, DR%d carries %d", f.FragSize, r.index, r.limit)
@@ -317,7 +335,7 @@ func (f *fleet) cut(o option, matrix fragmentation.Matrix, loss float64) shape {
 }
 
 // unservable explains why a class has no session.
-func (f *fleet) unservable(s *search, c class) {
+func (f *fleet) unservable(a *area, s *search, c class) {
 	for u := range f.Updates {
 		if c.suits>>u&1 == 0 {
 			continue
@@ -326,21 +344,28 @@ func (f *fleet) unservable(s *search, c class) {
 		if f.Updates[u].Raw != nil {
 			remedy = "make the file smaller, choose a faster data rate, or correct what [raw] says of the devices"
 		}
-		f.problem(key, remedy, "%s does not fit %d devices at DR%d: %s", f.Updates[u].Name, len(c.members), s.ladder[c.rung].index,
-			s.cut(option{u, c.rung}).refusal)
+		f.problem(key, remedy, "%s does not fit %d devices at DR%d of %s: %s", f.Updates[u].Name, len(c.members), s.ladder[c.rung].index,
+			a.region, s.cut(option{u, c.rung}).refusal)
 	}
 }
 
-func (f *fleet) make(g *draft, o option, size int, matrix fragmentation.Matrix) (Plan, error) {
+// make plans a session.
+func (f *fleet) make(g *draft, o option, size int, matrix fragmentation.Matrix) error {
 	raw := f.Updates[o.update].Raw
 	_, most := raw.limits(0)
-	in := Input{Block: f.Updates[o.update].Block, Raw: raw != nil, MaxM: most, Region: f.Region, DataRate: f.ladder[o.rung].index, Devices: len(g.members),
-		Gateways: len(f.Gateways), Matrix: matrix, FragSize: size, Target: f.Target, Capabilities: f.Capabilities,
-		Frequency: f.Frequency, Spacing: f.Spacing, Share: f.Share, Repeater: f.Repeater, FullSize: int(f.manifests[o.update].NewSize)}
+	a := g.area
+	in := Input{Block: f.Updates[o.update].Block, Raw: raw != nil, MaxM: most, Region: a.region, Class: f.Class, DataRate: a.ladder[o.rung].index,
+		Devices: len(g.members), Gateways: len(a.gateways), Matrix: matrix, FragSize: size, Target: f.Target, Capabilities: f.Capabilities,
+		Frequency: a.frequency, Periodicity: f.Periodicity, Spacing: f.Spacing, Share: f.Share, Repeater: f.Repeater,
+		FullSize: int(f.manifests[o.update].NewSize)}
 	for _, m := range g.members {
 		in.Loss = append(in.Loss, min(m.Loss, 0.99))
 	}
-	return Make(in)
+	var err error
+	if g.plan, err = in.plan(); err == nil && f.OtherClass {
+		g.other = in.inOtherClass(g.plan)
+	}
+	return err
 }
 
 // schedule gives each session its time, and the campaign its costs.
@@ -354,7 +379,7 @@ func (f *fleet) schedule(drafts []draft) {
 			begin = end.Add(finish)
 		}
 		frames := frames(d.sent)
-		at, err := f.book.place(f.Campaign, begin.Add(set+lead), d.plan, f.Gateways, frames, f.Spacing)
+		at, err := f.book.place(f.Campaign, begin.Add(set+lead), d.plan, d.area.gateways, frames, f.Spacing)
 		if err != nil {
 			f.problem("radio", "choose a faster data rate or another frequency", "%s", err)
 			return
@@ -362,7 +387,7 @@ func (f *fleet) schedule(drafts []draft) {
 		_, fit := d.plan.Window(frames, repairRounds)
 		windows := max(1, (frames+max(fit, 1)-1)/max(fit, 1))
 		at.ends = at.ends.Add(time.Duration(windows-1) * lead)
-		s := Session{Wave: d.wave, Bundle: f.Updates[d.update].Name, Payload: f.payload(d.update), Plan: d.plan,
+		s := Session{Wave: d.wave, Bundle: f.Updates[d.update].Name, Payload: f.payload(d.update), Plan: d.plan, Gateways: d.area.gateways,
 			Opens: at.opens, Ends: at.ends, Windows: windows, Expected: d.sent, Airtime: time.Duration(frames) * d.toa,
 			Delayed: at.delayed}
 		if at.behind != f.Campaign {
@@ -396,10 +421,16 @@ func (f *fleet) schedule(drafts []draft) {
 			s.Uplinks += len(d.members)
 		}
 		s.Uplinks += int(math.Ceil(float64(len(d.members)) * (1 - f.Target) * 2))
-		rate, _ := f.Region.DataRate(d.plan.DataRate)
-		up := rate.TimeOnAir(answerBytes+airtime.PHYOverhead, airtime.Uplink)
-		s.Energy = f.Receive*d.plan.Duration.Hours() +
-			f.Transmit*up.Hours()*float64(s.Uplinks)/float64(len(d.members))
+		region := d.area.region
+		rate, _ := region.DataRate(d.plan.DataRate)
+		up := answerRate(region, rate.SpreadingFactor).TimeOnAir(answerBytes+airtime.PHYOverhead, airtime.Uplink)
+		energy := func(p Plan) float64 {
+			return f.Receive*p.listening(region).Hours() + f.Transmit*up.Hours()*float64(s.Uplinks)/float64(len(d.members))
+		}
+		s.Energy = energy(d.plan)
+		if d.other != nil {
+			s.Other = &Alternative{ClassB: d.other.ClassB, Energy: energy(*d.other), Duration: d.other.Duration}
+		}
 		s.Check = selfCheck(d.plan, losses)
 		if !s.Check.Meets(f.Target) {
 			f.warn("session of wave %s: %.1f %% of %d simulated devices complete with the first burst, %.1f %% were planned",
@@ -421,17 +452,20 @@ func (f *fleet) schedule(drafts []draft) {
 			f.warnCap(d, raw.MaxLost, "their decoder was built for")
 		}
 		end = later(end, s.Ends)
-		f.out.Airtime += s.Airtime * time.Duration(len(f.Gateways))
+		f.out.Airtime += s.Airtime * time.Duration(len(d.area.gateways))
 		f.out.Uplinks += s.Uplinks
 		f.out.Sessions = append(f.out.Sessions, s)
 	}
 	f.out.Ends = end.Add(finish)
-	f.out.Usage = f.book.Usage(f.Gateways)
-	if f.imposed >= 0 {
+	for _, a := range f.areas {
+		f.out.Gateways = append(f.out.Gateways, a.gateways...)
+	}
+	f.out.Usage = f.book.Usage(f.out.Gateways)
+	if f.DataRate != Automatic {
 		weak := 0
-		for _, w := range f.waves {
-			for _, m := range w.members {
-				if m.SNR != nil && *m.SNR < f.ladder[f.imposed].need {
+		for _, d := range drafts {
+			for _, m := range d.members {
+				if m.SNR != nil && *m.SNR < d.area.ladder[d.area.imposed].need {
 					weak++
 				}
 			}
@@ -441,7 +475,10 @@ func (f *fleet) schedule(drafts []draft) {
 		}
 	}
 	f.warnPackages()
-	if f.guessed > 0 && f.imposed < 0 {
+	if f.Class == network.ClassB {
+		f.warnClassB()
+	}
+	if f.guessed > 0 && f.DataRate == Automatic {
 		f.warn("%d devices have no link history: SF%d and a loss of 10 %% are guesses; listen with `sower devices --listen`", f.guessed, fallbackSF)
 	}
 }

@@ -62,7 +62,7 @@ func members(n int, v bundle.Version, snr, loss float64) []plan.Member {
 	var out []plan.Member
 	for range n {
 		serial++
-		m := plan.Member{EUI: network.EUI64{0x70, 5: byte(serial >> 16), 6: byte(serial >> 8), 7: byte(serial)}, SNR: &snr, Loss: loss, Hardware: ptr(uint16(1))}
+		m := plan.Member{EUI: network.EUI64{0x70, 5: byte(serial >> 16), 6: byte(serial >> 8), 7: byte(serial)}, Region: airtime.EU868, SNR: &snr, Loss: loss, Hardware: ptr(uint16(1))}
 		if v != 0 {
 			m.Version = &v
 		}
@@ -74,15 +74,20 @@ func members(n int, v bundle.Version, snr, loss float64) []plan.Member {
 var serial int
 
 func request(t testing.TB) plan.Request {
-	return plan.Request{Campaign: "c", Start: start, Region: airtime.EU868, Gateways: []network.EUI64{roof}, DataRate: plan.Automatic,
+	return plan.Request{Campaign: "c", Start: start, Gateways: through(roof), DataRate: plan.Automatic,
 		Updates: []plan.Update{update(t, "patch", 3000, nil, v100), update(t, "full", 20000, nil)},
 		Waves:   []plan.Wave{{Name: "all", Members: members(50, v100, 9, 0.1)}},
 		Layouts: map[uint16]plan.Layout{1: typical}, Repeater: true, Receive: 6, Transmit: 45}
 }
 
+// through lets gateways of EU868 transmit.
+func through(gateways ...network.EUI64) map[airtime.Region][]network.EUI64 {
+	return map[airtime.Region][]network.EUI64{airtime.EU868: gateways}
+}
+
 func book(t testing.TB, share float64) *plan.Book {
 	t.Helper()
-	b, err := plan.NewBook(airtime.EU868, share)
+	b, err := plan.NewBook(share)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +332,7 @@ func TestFleetRefuses(t *testing.T) {
 		}, []string{"bundle[0].file: patch does not fit: the patch needs 32768 bytes of flash scratch"}},
 		{"block larger than the download area", func(r *plan.Request) {
 			r.Updates = []plan.Update{update(t, "full", 60000, nil)}
-		}, []string{"bundle[0].file: full does not fit 50 devices at DR6: "}},
+		}, []string{"bundle[0].file: full does not fit 50 devices at DR6 of EU868: "}},
 		{"wrong class", func(r *plan.Request) {
 			r.Layouts[1] = plan.Layout{Class: ptr(uint32(9)), Slot: 0x10000, Download: 0x10000, Scratch: 0x4000, RAM: 0x4000}
 		},
@@ -341,9 +346,9 @@ func TestFleetRefuses(t *testing.T) {
 		{"no bundle at all", func(r *plan.Request) { r.Updates[1] = plan.Update{Name: "noise", Block: []byte("hello")} },
 			[]string{"bundle[1].file: noise: bundle: not a bundle"}},
 		{"data rate the region lacks", func(r *plan.Request) { r.DataRate = 12 }, []string{"radio.data_rate: EU868 has no downlink data rate 12"}},
-		{"fragments too long", func(r *plan.Request) { r.DataRate, r.FragSize = 0, 100 }, []string{"radio.fragment_bytes: DR0 carries fragments of at most 48 bytes"}},
+		{"fragments too long", func(r *plan.Request) { r.DataRate, r.FragSize = 0, 100 }, []string{"radio.fragment_bytes: DR0 of EU868 carries fragments of at most 48 bytes"}},
 		{"frequency outside", func(r *plan.Request) { r.Frequency = 915000000 }, []string{"radio.frequency_hz: EU868: "}},
-		{"no gateway", func(r *plan.Request) { r.Gateways = nil }, []string{"radio.gateways: no gateway is online"}},
+		{"no gateway", func(r *plan.Request) { r.Gateways = nil }, []string{"radio.gateways: no gateway of EU868 is online"}},
 		{"no device", func(r *plan.Request) { r.Waves[0].Members = nil }, []string{"devices: no device meets"}},
 		{"nothing to do", func(r *plan.Request) { r.Waves[0].Members = members(5, v110, 9, 0.1) }, []string{"devices: all 5 devices run 1.1.0 already"}},
 		{"everything at once", func(r *plan.Request) {
@@ -385,7 +390,7 @@ func TestDutyCycleOfAllCampaigns(t *testing.T) {
 		req := request(t)
 		req.Campaign, req.Share = name, 0.5
 		if i < 2 {
-			req.Gateways = gateways
+			req.Gateways = through(gateways...)
 		}
 		s, problems := plan.Fleet(b, req)
 		if len(problems) > 0 {
@@ -420,10 +425,10 @@ func TestDutyCycleOfAllCampaigns(t *testing.T) {
 func TestTake(t *testing.T) {
 	gateways := []network.EUI64{roof, cellar}
 	long := request(t)
-	long.Campaign, long.Gateways, long.Share = "long", gateways, 0.5
+	long.Campaign, long.Gateways, long.Share = "long", through(gateways...), 0.5
 	long.Waves = []plan.Wave{{Name: "canary", Members: members(5, v100, 9, 0.1)}, {Name: "all", Members: members(95, v100, 9, 0.1)}}
 	short := request(t)
-	short.Campaign, short.Share, short.Gateways = "short", 0.5, gateways[1:]
+	short.Campaign, short.Share, short.Gateways = "short", 0.5, through(gateways[1:]...)
 	both := book(t, 0.5)
 	plans := func(b *plan.Book, req plan.Request) plan.Schedule {
 		t.Helper()
@@ -473,7 +478,7 @@ func TestTake(t *testing.T) {
 		t.Errorf("opens %s", got.Opens)
 	}
 	// A session that is longer than the time between goes behind both.
-	short.Gateways = gateways
+	short.Gateways = through(gateways...)
 	short.Updates = []plan.Update{update(t, "full", 60000, nil)}
 	short.Layouts = nil
 	short.DataRate = 0
@@ -491,7 +496,7 @@ func TestSchedule(t *testing.T) {
 	req.Waves = []plan.Wave{{Name: "canary", Members: members(5, v100, 9, 0.1)}, {Name: "all", Members: members(95, v100, 9, 0.1)}}
 	req.UplinkInterval = 10 * time.Minute
 	one := fleet(t, req)
-	req.Gateways = []network.EUI64{roof, cellar, {3}}
+	req.Gateways = through(roof, cellar, network.EUI64{3})
 	three := fleet(t, req)
 	for _, s := range []plan.Schedule{one, three} {
 		if len(s.Sessions) != 2 || s.Sessions[0].Wave != "canary" {

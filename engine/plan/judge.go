@@ -11,40 +11,72 @@ import (
 	"github.com/sower-fuota/sower/engine/network"
 )
 
-// radio judges what the operator has imposed on the radio.
+// area is a region in which devices are served: each has data rates, a channel and gateways of its own.
+type area struct {
+	region    airtime.Region
+	ladder    []rung
+	imposed   int // rung of the imposed data rate; -1: none
+	frequency uint32
+	gateways  []network.EUI64
+}
+
+// radio judges what the operator has imposed on the radio, for each region that has devices.
 func (f *fleet) radio() {
-	f.imposed = -1
-	f.ladder = ladder(f.Region, f.Repeater, f.Capabilities.MaxPayload)
+	has := map[airtime.Region]bool{}
+	for _, w := range f.waves {
+		for _, m := range w.members {
+			has[m.Region] = true
+		}
+	}
+	if len(has) == 0 { // nothing can be sent; what is wrong is said all the same
+		for r := range f.Gateways {
+			has[r] = true
+		}
+	}
+	for _, r := range airtime.Regions() {
+		if has[r] {
+			f.areas = append(f.areas, f.area(r))
+		}
+	}
+	if f.Capabilities.MulticastClasses != nil && !slices.Contains(f.Capabilities.MulticastClasses, f.Class) {
+		f.problem("radio.class", fmt.Sprintf("use a network that has class %c multicast, or the other class", f.Class),
+			"%s has no class %c multicast", f.Capabilities.Name, f.Class)
+	}
+}
+
+// area judges it for one region.
+func (f *fleet) area(region airtime.Region) *area {
+	a := &area{region: region, imposed: -1, frequency: f.Frequency, gateways: f.Gateways[region],
+		ladder: ladder(region, f.Repeater, f.Capabilities.Regions[region.String()])}
 	var known []string
-	for _, r := range slices.Backward(f.ladder) {
+	for _, r := range slices.Backward(a.ladder) {
 		known = append(known, fmt.Sprintf("%d (%s)", r.index, r.rate))
 	}
 	if f.DataRate != Automatic {
-		f.imposed = slices.IndexFunc(f.ladder, func(r rung) bool { return r.index == f.DataRate })
-		if f.imposed < 0 {
+		a.imposed = slices.IndexFunc(a.ladder, func(r rung) bool { return r.index == f.DataRate })
+		if a.imposed < 0 {
 			f.problem("radio.data_rate", "write \"auto\" or one of "+strings.Join(known, ", "),
-				"%s has no downlink data rate %d by LoRa that carries a fragment", f.Region, f.DataRate)
-		} else if f.FragSize > f.ladder[f.imposed].limit {
+				"%s has no downlink data rate %d by LoRa that carries a fragment", region, f.DataRate)
+		} else if f.FragSize > a.ladder[a.imposed].limit {
 			f.problem("radio.fragment_bytes", "write at most that, or leave it out",
-				"DR%d carries fragments of at most %d bytes, not %d; the server would drop each one without a word",
-				f.DataRate, f.ladder[f.imposed].limit, f.FragSize)
+				"DR%d of %s carries fragments of at most %d bytes, not %d; the server would drop each one without a word",
+				f.DataRate, region, a.ladder[a.imposed].limit, f.FragSize)
 		}
 	}
-	if len(f.ladder) == 0 {
-		f.problem("radio", "check the region in sower.toml", "%s has no downlink data rate that carries a fragment", f.Region)
+	if len(a.ladder) == 0 {
+		f.problem("radio", "use a network that carries one", "%s has no downlink data rate that carries a fragment", region)
 	}
-	if f.Frequency == 0 {
-		f.Frequency, _ = f.Region.RX2()
+	if a.frequency == 0 {
+		a.frequency = defaultFrequency(region, f.Class)
 	}
-	if _, err := f.Region.SubBand(f.Frequency); err != nil {
+	if _, err := region.SubBand(a.frequency); err != nil {
 		f.problem("radio.frequency_hz", "write a frequency in Hz within the bands of the region, or leave it out", "%s", err)
 	}
-	if len(f.Gateways) == 0 {
-		f.problem("radio.gateways", "put a gateway into operation", "no gateway is online; the server would accept every fragment and send none")
+	if len(a.gateways) == 0 {
+		f.problem("radio.gateways", "put a gateway into operation",
+			"no gateway of %s is online; the server would accept every fragment and send none", region)
 	}
-	if f.Capabilities.MulticastClasses != nil && !slices.Contains(f.Capabilities.MulticastClasses, network.ClassC) {
-		f.problem("radio", "use a network that has class C multicast", "%s has no class C multicast", f.Capabilities.Name)
-	}
+	return a
 }
 
 // updates judges the bundles.
@@ -100,11 +132,16 @@ func (f *fleet) suit() {
 	var used uint64
 	strange := map[string][]network.EUI64{} // devices that nothing suits, by what they run
 	var hardware int                        // devices whose hardware is not known
+	var lost []network.EUI64                // devices whose region is not known
 	usable := len(f.problems) == 0
 	for _, w := range f.Waves {
 		out := wave{name: w.Name}
 		for _, m := range w.Members {
 			f.out.Devices++
+			if !slices.Contains(airtime.Regions(), m.Region) {
+				lost = append(lost, m.EUI)
+				continue
+			}
 			if v, known := f.target(); known && m.Version != nil && *m.Version == v {
 				f.out.UpToDate++
 				continue
@@ -133,6 +170,8 @@ func (f *fleet) suit() {
 		}
 	}
 	switch {
+	case len(lost) > 0:
+		f.problem("devices", "exclude them", "it is not known in which region %s works", count(lost))
 	case f.out.Devices == 0:
 		f.problem("devices", "relax its conditions", "no device meets the conditions")
 	case len(f.waves) == 0 && len(strange) == 0 && usable:

@@ -27,6 +27,8 @@ const (
 	guard       = 5 * time.Second
 	fallbackSF  = 9  // without link history
 	margin      = 10 // dB between the median SNR of a device and what a data rate needs
+
+	statusRequests = 2 // after the first burst
 )
 
 // Input is what a plan depends on. Zero values mean the defaults named here.
@@ -34,9 +36,10 @@ type Input struct {
 	Block    []byte // the bundle
 	Raw      bool   // Block is any file, for devices without the device library
 	Region   airtime.Region
-	DataRate int // index, or Automatic
-	Devices  int // in the group
-	Gateways int // that transmit; 1
+	Class    network.Class // B or C; 0: C
+	DataRate int           // index, or Automatic
+	Devices  int           // in the group
+	Gateways int           // that transmit; 1
 	Matrix   fragmentation.Matrix
 
 	Loss     []float64 // share of downlink frames lost: one for all devices, or one per device; 0.10
@@ -46,8 +49,9 @@ type Input struct {
 	Target   float64   // share of the devices that the first burst is to complete, below 1; 0.99
 
 	Capabilities network.Capabilities
-	Frequency    uint32        // Hz; 0: the default of the second receive window
-	Spacing      time.Duration // between the gateways of one message; 5 s, as ChirpStack has it
+	Frequency    uint32        // Hz; 0: the default of the second receive window, in class B of the ping slots
+	Periodicity  *uint8        // of the ping slots of class B, 0..7; nil: as few as do not slow the campaign down
+	Spacing      time.Duration // between the gateways of one message in class C; 5 s, as ChirpStack has it
 	DutyCycle    int           // per mille; 0: that of the sub-band
 	Share        float64       // of the duty cycle that the campaign may use, up to 1; 1
 	Repeater     bool          // frames may pass a repeater
@@ -58,7 +62,10 @@ type Input struct {
 
 // Make plans one block for one group. It refuses what cannot work, naming the value and the remedy; what
 // works but is unwise is among the warnings.
-func Make(in Input) (Plan, error) {
+func Make(in Input) (Plan, error) { return in.plan() }
+
+// plan is Make; it fills in the defaults.
+func (in *Input) plan() (Plan, error) {
 	if _, _, err := bundle.Parse(in.Block); err != nil && !in.Raw {
 		return Plan{}, fmt.Errorf("plan: %w", err)
 	}
@@ -77,6 +84,12 @@ func Make(in Input) (Plan, error) {
 	if in.Share == 0 {
 		in.Share = 1
 	}
+	if in.Class == 0 {
+		in.Class = network.ClassC
+	}
+	if in.Class != network.ClassB && in.Class != network.ClassC || in.Periodicity != nil && (*in.Periodicity > maxPeriodicity || in.Class != network.ClassB) {
+		return Plan{}, fmt.Errorf("%w: class %c, and a periodicity: %v; want C, or B with a periodicity of 0..%d", ErrInput, in.Class, in.Periodicity != nil, maxPeriodicity)
+	}
 	if !(in.Target > 0 && in.Target < 1) || !(in.Share > 0 && in.Share <= 1) {
 		return Plan{}, fmt.Errorf("%w: target %v and share %v of the duty cycle, want more than 0, a target below 1 and a share of at most 1",
 			ErrInput, in.Target, in.Share)
@@ -86,9 +99,9 @@ func Make(in Input) (Plan, error) {
 		return Plan{}, err
 	}
 	p := Plan{Region: in.Region.String(), Gateways: in.Gateways, Devices: in.Devices, Matrix: in.Matrix,
-		BlockSize: len(in.Block), Guard: guard, Canary: in.Devices <= 100}
+		BlockSize: len(in.Block), Canary: in.Devices <= 100}
 	if p.Frequency = in.Frequency; p.Frequency == 0 {
-		p.Frequency, _ = in.Region.RX2()
+		p.Frequency = defaultFrequency(in.Region, in.Class)
 	}
 	band, err := in.Region.SubBand(p.Frequency)
 	if err != nil {
@@ -110,7 +123,7 @@ func Make(in Input) (Plan, error) {
 	if err != nil {
 		return Plan{}, fmt.Errorf("%w: %w", ErrInput, err)
 	}
-	if n, ok := in.Capabilities.MaxPayload[p.DataRate]; ok {
+	if n, ok := in.Capabilities.Regions[in.Region.String()][p.DataRate]; ok {
 		limit = min(limit, n)
 	}
 	if err := in.fragments(&p, limit-datablock.FragmentOverhead, mean); err != nil {
@@ -122,14 +135,8 @@ func Make(in Input) (Plan, error) {
 
 	p.FragmentToA = rate.TimeOnAir(p.FragSize+datablock.FragmentOverhead+airtime.PHYOverhead, airtime.Downlink)
 	p.StatusToA = rate.TimeOnAir(2+airtime.PHYOverhead, airtime.Downlink)
-	if in.DutyCycle == 0 {
-		in.DutyCycle = band.DutyCycle
-	}
-	// Rounded up: a pace that is a nanosecond too fast breaks the duty cycle at the end of the hour.
-	rest := time.Duration(math.Ceil(float64(p.FragmentToA) * 1000 / (float64(in.DutyCycle) * in.Share)))
-	p.Pace = max(rest, p.FragmentToA+time.Second, minPace)
-	if in.Gateways > 1 {
-		p.Pace = max(p.Pace, time.Duration(in.Gateways)*in.Spacing)
+	if err := in.pace(&p, band); err != nil {
+		return Plan{}, err
 	}
 	for p.BlockAckDelay < 7 && datablock.AnswerWindow(p.BlockAckDelay) < time.Duration(in.Devices)*time.Second/4 {
 		p.BlockAckDelay++
@@ -247,19 +254,20 @@ func (in *Input) parity(p *Plan, fleet []fragmentation.Link, loss float64) error
 
 // totals computes what the plan costs.
 func (in *Input) totals(p *Plan) {
-	const status = 2
-	messages := p.M + p.Parity + status
-	p.Airtime = time.Duration(p.M+p.Parity)*p.FragmentToA + status*p.StatusToA
+	messages := p.M + p.Parity + statusRequests
+	p.Airtime = time.Duration(p.M+p.Parity)*p.FragmentToA + statusRequests*p.StatusToA
 	p.Duration = p.Guard + time.Duration(messages)*p.Pace + p.AnswerWindow()
 	if p.Canary {
 		p.Airtime += p.StatusToA
 		p.Duration += p.AnswerWindow()
 	}
-	var fit int
 	// Top-ups are not known yet; a quarter more is what a fleet of mixed links needs.
-	p.TimeOut, fit = p.Window(messages+messages/4, repairRounds)
+	exponent, fit := p.Window(messages+messages/4, repairRounds)
 	if fit < messages {
-		p.warn("%d messages, but one window of 2^%d s holds %d: more windows are needed", messages, p.TimeOut, fit)
+		p.warn("%d messages, but one window of 2^%d s holds %d: more windows are needed", messages, exponent, fit)
+	}
+	if p.TimeOut = exponent; p.ClassB != nil {
+		p.TimeOut -= beaconExponent
 	}
 	for _, b := range []struct {
 		size int

@@ -1,8 +1,8 @@
-// Package plan decides how firmware reaches a fleet over LoRaWAN class C multicast by TS004 and TS005. [Make] plans
-// one block for one group of devices: data rate, fragment size, parity, pace, receive window, and what that costs.
+// Package plan decides how firmware reaches a fleet over LoRaWAN multicast of class B or C by TS004 and TS005. [Make]
+// plans one block for one group of devices: data rate, fragment size, parity, pace, receive window, and what that costs.
 // [Fleet] plans a campaign: which bundle goes to which devices at which data rate, wave by wave, when, and what it
-// costs, with one account of the air ([Book]) for all campaigns. Class B, top-ups by unicast and airtime that
-// others use are not in it.
+// costs, with one account of the air ([Book]) for all campaigns. Devices of two regions share no session; each region
+// has data rates, a channel and gateways of its own. Top-ups by unicast and airtime that others use are not in it.
 //
 // Everything here is a pure function of its arguments: the same input gives the same plan.
 package plan
@@ -17,7 +17,7 @@ import (
 	"github.com/sower-fuota/sower/fragmentation"
 )
 
-// MaxTimeOut is the largest TimeOut of a class C session: 2^15 s, or 9.1 hours.
+// MaxTimeOut is the largest TimeOut of a session: 2^15 s, or 9.1 hours, in class C, and 2^15 beacon periods in class B.
 const MaxTimeOut = 15
 
 // repairRounds is how many rounds of status request and top-up the first window has room for.
@@ -40,10 +40,11 @@ type Plan struct {
 	Indices   []int                `json:"parity_indices"`   // in the order of sending; more than Parity, for top-ups
 
 	BlockAckDelay uint8         `json:"block_ack_delay"`
-	Canary        bool          `json:"canary"`           // ask all devices before the first fragment
-	Pace          time.Duration `json:"pace_ns"`          // from one multicast message to the next
-	Guard         time.Duration `json:"guard_ns"`         // kept free at both ends of a window
-	TimeOut       uint8         `json:"session_time_out"` // of the first window, 2^TimeOut seconds
+	Canary        bool          `json:"canary"`            // ask all devices before the first fragment
+	Pace          time.Duration `json:"pace_ns"`           // from one multicast message to the next
+	Guard         time.Duration `json:"guard_ns"`          // at both ends of a window in which nothing is handed to the server
+	TimeOut       uint8         `json:"session_time_out"`  // of the first window: 2^TimeOut seconds, in class B beacon periods
+	ClassB        *ClassB       `json:"class_b,omitempty"` // nil: class C
 	FragmentToA   time.Duration `json:"fragment_time_on_air_ns"`
 	StatusToA     time.Duration `json:"status_time_on_air_ns"`
 
@@ -71,18 +72,26 @@ func (p Plan) Version() applayer.Version {
 
 // AnswerWindow is how long the server waits for the answers to a status request.
 func (p Plan) AnswerWindow() time.Duration {
-	return datablock.AnswerWindow(p.BlockAckDelay) + 10*time.Second
+	wait := datablock.AnswerWindow(p.BlockAckDelay) + 10*time.Second
+	if p.ClassB != nil {
+		wait += p.ClassB.Wait
+	}
+	return wait
 }
 
-// Window returns the TimeOut of a class C session that has room for that many multicast messages and rounds
-// of status answers, and the number of messages that really fit. A session cannot be longer than
-// [MaxTimeOut]; what does not fit goes into another one.
-func (p Plan) Window(messages, rounds int) (timeOut uint8, fit int) {
+// Window returns the length of a session, 2^exponent seconds, that has room for that many multicast messages and
+// rounds of status answers, and the number of messages that really fit. A session cannot be longer than [MaxTimeOut],
+// and in class B not shorter than a beacon period; what does not fit goes into another one.
+func (p Plan) Window(messages, rounds int) (exponent uint8, fit int) {
+	least, most := uint8(0), uint8(MaxTimeOut)
+	if p.ClassB != nil {
+		least, most = beaconExponent, MaxTimeOut+beaconExponent
+	}
 	rest := 2*p.Guard + time.Duration(rounds)*p.AnswerWindow()
 	need := rest + time.Duration(messages)*p.Pace
-	for timeOut = 0; timeOut < MaxTimeOut && time.Second<<timeOut < need; timeOut++ {
+	for exponent = least; exponent < most && time.Second<<exponent < need; exponent++ {
 	}
-	return timeOut, max(0, int((time.Second<<timeOut-rest)/p.Pace))
+	return exponent, max(0, int((time.Second<<exponent-rest)/p.Pace))
 }
 
 // Fragment returns the number of the fragment that is sent in that position, counted from 1: the data
@@ -105,8 +114,8 @@ func (p Plan) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d bytes to %d devices: %d+%d fragments of %d bytes (matrix %s)\n",
 		p.BlockSize, p.Devices, p.M, p.Parity, p.FragSize, p.Matrix)
-	fmt.Fprintf(&b, "%s DR%d at %.3f MHz through %d gateway(s), one message every %s, window 2^%d s\n",
-		p.Region, p.DataRate, float64(p.Frequency)/1e6, p.Gateways, p.Pace.Round(time.Millisecond), p.TimeOut)
+	fmt.Fprintf(&b, "%s DR%d at %.3f MHz through %d gateway(s), one message every %s, %s\n",
+		p.Region, p.DataRate, float64(p.Frequency)/1e6, p.Gateways, p.Pace.Round(time.Millisecond), p.Receive())
 	fmt.Fprintf(&b, "airtime %s, about %s in the window", p.Airtime.Round(time.Second/10), p.Duration.Round(time.Second))
 	for _, bl := range []struct {
 		name string

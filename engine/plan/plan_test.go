@@ -205,7 +205,9 @@ func TestMakeRefuses(t *testing.T) {
 		{"frequency outside the band", func(in *plan.Input) { in.Frequency = 915000000 }, plan.ErrInput},
 		{"fragment too large", func(in *plan.Input) { in.DataRate, in.FragSize = 0, 100 }, plan.ErrInput},
 		{"device holds too few", func(in *plan.Input) { in.MaxM = 10 }, plan.ErrInput},
-		{"network carries nothing", func(in *plan.Input) { in.Capabilities = network.Capabilities{MaxPayload: map[int]int{5: 3}} }, plan.ErrInput},
+		{"network carries nothing", func(in *plan.Input) {
+			in.Capabilities = network.Capabilities{Regions: map[string]map[int]int{"EU868": {5: 3}}}
+		}, plan.ErrInput},
 		{"loss of one", func(in *plan.Input) { in.Loss = []float64{1} }, plan.ErrInput},
 		{"too few losses", func(in *plan.Input) { in.Loss = []float64{0.1, 0.2} }, plan.ErrInput},
 	}

@@ -208,6 +208,25 @@ func links(losses [101]float64) []fragmentation.Link {
 // bin is the loss of a device in per cent, rounded up.
 func bin(p float64) int { return int(math.Ceil(min(max(p, 0), 1)*100 - 1e-9)) }
 
+// answerRate is at which data rate the devices of a region answer that are reached with a spreading factor: the slowest
+// that is not slower than that, and that the dwell time of the region leaves them.
+func answerRate(region airtime.Region, sf int) airtime.DataRate {
+	var out airtime.DataRate
+	for i := range 16 {
+		rate, err := region.DataRate(i)
+		if err != nil || !rate.Uplink || rate.BitRate > 0 || rate.Bandwidth != 125_000 || rate.SpreadingFactor > sf {
+			continue
+		}
+		if n, err := region.MaxPayload(i, airtime.Link{Direction: airtime.Uplink, DwellTime: true}); err != nil || n < answerBytes {
+			continue
+		}
+		if rate.SpreadingFactor > out.SpreadingFactor {
+			out = rate
+		}
+	}
+	return out
+}
+
 // ladder lists the LoRa data rates of a region that carry a fragment to devices, fastest first.
 func ladder(region airtime.Region, repeater bool, network map[int]int) []rung {
 	var out []rung

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/bundle"
 	"github.com/sower-fuota/sower/bundle/image"
 	"github.com/sower-fuota/sower/bundle/mcuboot"
@@ -26,8 +27,9 @@ type Campaign struct {
 	updates  []plan.Update
 	slots    []int // number of each update in the file
 	devices  map[network.EUI64]*inventory.Device
-	gateways []network.EUI64
+	gateways map[airtime.Region][]network.EUI64
 	caps     network.Capabilities
+	classB   bool      // all devices can be in class B
 	begin    time.Time // not before, because of other campaigns; zero: at once
 }
 

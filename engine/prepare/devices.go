@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/engine/config"
 	"github.com/sower-fuota/sower/engine/inventory"
 	"github.com/sower-fuota/sower/engine/network"
@@ -194,7 +195,11 @@ func draw(campaign string, eui network.EUI64) uint64 {
 func toMembers(devices []*inventory.Device) []plan.Member {
 	out := make([]plan.Member, 0, len(devices))
 	for _, d := range devices {
-		m := plan.Member{EUI: d.EUI, Loss: d.Uplinks.Value.Loss()}
+		region, err := airtime.ParseRegion(d.Region)
+		if err != nil {
+			continue // ready says so
+		}
+		m := plan.Member{EUI: d.EUI, Region: region, Loss: d.Uplinks.Value.Loss()}
 		if d.Version.Known() {
 			m.Version = &d.Version.Value
 		}
@@ -221,6 +226,7 @@ func toMembers(devices []*inventory.Device) []plan.Member {
 // ready lists what the server would take without a word and never deliver.
 func (p *Planner) ready(ctx context.Context, c *Campaign, chosen []*inventory.Device) error {
 	profiles := map[string]Profile{}
+	regions := map[string]string{} // of the profiles
 	var euis []network.EUI64
 	for _, dev := range chosen {
 		euis = append(euis, dev.EUI)
@@ -229,16 +235,33 @@ func (p *Planner) ready(ctx context.Context, c *Campaign, chosen []*inventory.De
 			if err != nil {
 				return err
 			}
-			profiles[dev.Profile] = pr
+			profiles[dev.Profile], regions[dev.Profile] = pr, dev.Region
 		}
 	}
 	clock := map[bool]string{}
+	c.classB = len(profiles) > 0
 	for _, id := range slices.Sorted(maps.Keys(profiles)) {
 		pr := profiles[id]
 		clock[pr.TS003] = pr.Name
+		region, err := airtime.ParseRegion(regions[id])
+		switch only := p.Settings.Region; {
+		case err != nil:
+			c.doc.Add("devices", fmt.Sprintf("exclude the devices of this profile; sower knows %v", airtime.Regions()),
+				"device profile %s is of region %q", pr.Name, regions[id])
+		case only != 0 && region != only:
+			c.doc.Add("devices", "exclude the devices of this profile, or take region out of the settings, and every device is served in the region of its profile",
+				"device profile %s is of %s, and the settings want no other region than %s", pr.Name, region, only)
+		}
 		if pr.ClassC {
 			c.doc.Add("devices", "switch class C off in the profile: the campaign asks devices for it only while it sends",
 				"device profile %s is class C, so single messages would collide with the multicast", pr.Name)
+		}
+		if !pr.ClassB {
+			c.classB = false
+			if c.File.Radio.Class == config.Class(network.ClassB) {
+				c.doc.Add("radio.class", "switch class B on in the profile, if that is what the devices can do, or write class = \"C\"",
+					"device profile %s has no class B, so its devices would not take part", pr.Name)
+			}
 		}
 		if pr.TS004 || pr.TS005 {
 			c.doc.Add("devices", "set TS004 and TS005 of the profile to \"not implemented\"",
@@ -278,34 +301,43 @@ func (p *Planner) ready(ctx context.Context, c *Campaign, chosen []*inventory.De
 	return nil
 }
 
-// gateways returns the gateways that are to transmit: those of the file, or all that are online.
-func (p *Planner) gateways(ctx context.Context, c *Campaign) ([]network.EUI64, error) {
+// gateways returns the gateways that are to transmit, by region: those of the file, or all that are online.
+func (p *Planner) gateways(ctx context.Context, c *Campaign) (map[airtime.Region][]network.EUI64, error) {
 	list, err := p.Server.Gateways(ctx, c.File.Application)
 	if err != nil {
 		return nil, err
 	}
-	state := map[network.EUI64]Gateway{}
-	var out []network.EUI64
+	regions := map[airtime.Region]bool{}
+	for _, d := range c.devices {
+		if r, err := airtime.ParseRegion(d.Region); err == nil {
+			regions[r] = true
+		}
+	}
+	state := map[network.EUI64]network.Gateway{}
+	out := map[airtime.Region][]network.EUI64{}
 	for _, g := range list {
 		state[g.ID] = g
-		if len(c.File.Radio.Gateways) == 0 && g.Online && !g.NoRegion {
-			out = append(out, g.ID)
+		if r, err := airtime.ParseRegion(g.Region); err == nil && len(c.File.Radio.Gateways) == 0 && g.Online {
+			out[r] = append(out[r], g.ID)
 		}
 	}
 	for i, id := range c.File.Radio.Gateways {
 		key := fmt.Sprintf("radio.gateways[%d]", i)
 		g, ok := state[id]
+		region, err := airtime.ParseRegion(g.Region)
 		switch {
 		case !ok:
 			c.doc.Add(key, "correct the id, or add the gateway in ChirpStack", "gateway %s does not exist in the tenant of the application", id)
-		case slices.Contains(out, id):
+		case slices.Contains(c.File.Radio.Gateways[:i], id):
 			c.doc.Add(key, "remove it", "gateway %s is listed twice", id)
 		case !g.Online:
 			c.doc.Add(key, "put it into operation, or leave it out", "gateway %s (%s) is offline; the server would keep its fragments until they expire", id, g.Name)
-		case g.NoRegion:
+		case g.Region == "":
 			c.doc.Add(key, "give its packet forwarder the topic prefix of its region", "gateway %s (%s) has no region on the server, which would send nothing through it", id, g.Name)
+		case len(regions) > 0 && (err != nil || !regions[region]):
+			c.doc.Add(key, "leave it out", "gateway %s (%s) is of %s, where no device of the campaign works", id, g.Name, g.Region)
 		default:
-			out = append(out, id)
+			out[region] = append(out[region], id)
 		}
 	}
 	return out, nil

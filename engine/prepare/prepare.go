@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ type Server interface {
 	Application(ctx context.Context, id string) (name string, err error)
 	Devices(ctx context.Context, application string) ([]network.Device, error)
 	Profile(ctx context.Context, id string) (Profile, error)
-	Gateways(ctx context.Context, application string) ([]Gateway, error)
+	Gateways(ctx context.Context, application string) ([]network.Gateway, error)
 	// Links asks for the uplink history of devices up to those instants; found is called one at a time.
 	Links(ctx context.Context, until map[network.EUI64]time.Time, found func(network.EUI64, Link)) error
 	// Ready asks whether devices can take part; found is called one at a time.
@@ -40,14 +41,9 @@ type Server interface {
 // Profile is a device profile, as far as updates depend on it.
 type Profile struct {
 	Name                string
+	ClassB              bool // devices can be in class B
 	ClassC              bool // devices are in class C all the time
 	TS003, TS004, TS005 bool // the server handles the package itself
-}
-
-// Gateway is a transmitter.
-type Gateway struct {
-	network.Gateway
-	NoRegion bool // the server does not know its region and would send nothing through it
 }
 
 // Link is the uplink history of a device.
@@ -135,7 +131,7 @@ func (p *Planner) Plan(ctx context.Context, files []File, now time.Time) ([]*Cam
 	if err != nil {
 		return nil, errors.Join(problems(), err)
 	}
-	book, err := plan.NewBook(p.Settings.Region, p.Settings.Airtime.Share/100)
+	book, err := plan.NewBook(p.Settings.Airtime.Share / 100)
 	if err != nil {
 		return nil, err
 	}
@@ -215,19 +211,26 @@ func (c *Campaign) await(req plan.Request) {
 	if len(c.Schedule.Sessions) == 0 {
 		return // no bundle could be read
 	}
-	first := c.Schedule.Sessions[0]
+	// Each region has gateways of its own, and so a first window.
+	first := map[string]plan.Session{}
 	for _, s := range c.Schedule.Sessions {
-		if s.Opens.Before(first.Opens) {
-			first = s
+		if f, ok := first[s.Plan.Region]; s.Wave == c.Schedule.Sessions[0].Wave && (!ok || s.Opens.Before(f.Opens)) {
+			first[s.Plan.Region] = s
 		}
 	}
-	begin := first.Opens.Add(-setUp * req.UplinkInterval)
-	if first.Behind == "" || !begin.After(req.Start) {
+	behind := ""
+	for _, region := range slices.Sorted(maps.Keys(first)) {
+		begin := first[region].Opens.Add(-setUp * req.UplinkInterval)
+		if first[region].Behind != "" && begin.After(req.Start) && begin.After(c.begin) {
+			c.begin, behind = begin, first[region].Behind
+		}
+	}
+	if behind == "" {
 		return
 	}
-	c.begin, c.Schedule.Starts = begin, begin
+	c.Schedule.Starts = c.begin
 	c.Schedule.Warnings = append(c.Schedule.Warnings, fmt.Sprintf("campaign %s uses gateways of this one when its first window could open, so it does not begin before %s",
-		first.Behind, begin.UTC().Format(time.RFC3339)))
+		behind, c.begin.UTC().Format(time.RFC3339)))
 }
 
 // rescue plans the waves for stragglers behind the others. Who will need them is not known, so they are planned for
@@ -266,15 +269,24 @@ func (c *Campaign) rescue(book *plan.Book, req plan.Request) []plan.Problem {
 func (p *Planner) request(c *Campaign, waves []plan.Wave, now time.Time) plan.Request {
 	f, s := c.File, p.Settings
 	req := plan.Request{
-		Campaign: f.Name, Start: now, Region: s.Region, Capabilities: c.caps, Gateways: c.gateways, Updates: c.updates, Waves: waves,
-		Layouts: map[uint16]plan.Layout{}, DataRate: int(f.Radio.DataRate), FragSize: f.Radio.FragSize, Frequency: f.Radio.Frequency,
+		Campaign: f.Name, Start: now, Capabilities: c.caps, Gateways: c.gateways, Updates: c.updates, Waves: waves,
+		Layouts: map[uint16]plan.Layout{}, Class: network.Class(f.Radio.Class), DataRate: int(f.Radio.DataRate), FragSize: f.Radio.FragSize, Frequency: f.Radio.Frequency,
 		Repeater: s.Airtime.Repeater, Packages: applayer.Version(f.Radio.Packages), Target: f.Target / 100,
 		Spacing: time.Duration(s.ChirpStack.Margin), Share: s.Airtime.Share / 100,
 		UplinkInterval: time.Duration(f.Timing.UplinkInterval), Receive: f.Energy.Receive, Transmit: f.Energy.Transmit,
 	}
+	if p := f.Radio.Periodicity; p != config.AutoPeriodicity {
+		n := uint8(p)
+		req.Periodicity = &n
+	}
+	other := network.ClassB
+	if req.Class == network.ClassB {
+		other = network.ClassC
+	}
+	req.OtherClass = slices.Contains(c.caps.MulticastClasses, other) && (other == network.ClassC || c.classB)
 	if !s.Airtime.Repeater {
 		// The network assumes one to be on the safe side; the operator knows better.
-		req.Capabilities.MaxPayload = nil
+		req.Capabilities.Regions = nil
 	}
 	for _, at := range []time.Time{f.Start, c.begin} {
 		if at.After(req.Start) {

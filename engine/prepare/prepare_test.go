@@ -2,6 +2,7 @@ package prepare_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,12 +25,14 @@ var now = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 // server is a network server with n devices, which tests spoil.
 type server struct {
-	n       int
-	ready   map[network.EUI64]prepare.Readiness
-	profile prepare.Profile
-	groups  []string
-	down    error
-	asked   int // for the root keys of devices
+	n        int
+	overseas int    // of them work in abroad
+	abroad   string // a region; US915
+	ready    map[network.EUI64]prepare.Readiness
+	profile  prepare.Profile
+	groups   []string
+	down     error
+	asked    int // for the root keys of devices
 }
 
 func eui(i int) network.EUI64 { return network.EUI64{0x70, 0xb3, 6: byte(i >> 8), 7: byte(i)} }
@@ -48,18 +51,29 @@ func (s *server) Application(_ context.Context, id string) (string, error) {
 func (s *server) Devices(context.Context, string) ([]network.Device, error) {
 	var out []network.Device
 	for i := range s.n {
-		out = append(out, network.Device{EUI: eui(i), Application: "app", Profile: "p", Battery: 50 + i%50, LoRaWAN11: i%2 == 1, LastSeen: now,
+		profile, region := "p", "EU868"
+		if i < s.overseas {
+			profile, region = "us", cmp.Or(s.abroad, "US915")
+		}
+		out = append(out, network.Device{EUI: eui(i), Application: "app", Profile: profile, Region: region, Battery: 50 + i%50, LoRaWAN11: i%2 == 1, LastSeen: now,
 			Tags: map[string]string{"firmware_version": "1.0.0", "hardware_id": "7", "site": []string{"north", "south"}[i%2]}})
 	}
 	return out, nil
 }
 
-func (s *server) Profile(context.Context, string) (prepare.Profile, error) { return s.profile, nil }
+func (s *server) Profile(_ context.Context, id string) (prepare.Profile, error) {
+	p := s.profile
+	if p.Name == "" {
+		p.Name = id
+	}
+	return p, nil
+}
 
-func (s *server) Gateways(context.Context, string) ([]prepare.Gateway, error) {
-	return []prepare.Gateway{{Gateway: network.Gateway{ID: network.EUI64{1}, Name: "roof", Online: true}},
-		{Gateway: network.Gateway{ID: network.EUI64{2}, Name: "cellar"}},
-		{Gateway: network.Gateway{ID: network.EUI64{3}, Name: "attic", Online: true}, NoRegion: true}}, nil
+func (s *server) Gateways(context.Context, string) ([]network.Gateway, error) {
+	return []network.Gateway{{ID: network.EUI64{1}, Name: "roof", Online: true, Region: "EU868"},
+		{ID: network.EUI64{2}, Name: "cellar", Region: "EU868"},
+		{ID: network.EUI64{3}, Name: "attic", Online: true},
+		{ID: network.EUI64{4}, Name: "mast", Online: true, Region: "US915"}}, nil
 }
 
 func (s *server) Links(_ context.Context, until map[network.EUI64]time.Time, found func(network.EUI64, prepare.Link)) error {

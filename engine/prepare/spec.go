@@ -54,8 +54,11 @@ func (c *Campaign) Spec(ctx context.Context, keys Keys, counts Counts) (campaign
 			return campaign.Spec{}, fmt.Errorf("bundle %s: %w", s.Bundle, err)
 		}
 		ss := session.Spec{ID: c.group(i), Application: c.File.Application, Block: u.Block, Target: uint32(target), Plan: s.Plan,
-			Gateways: c.gateways, Descriptor: c.File.Radio.Descriptor, MinBattery: c.File.Energy.MinBattery, Calendar: c.calendar(), Capabilities: c.caps,
+			Gateways: s.Gateways, Descriptor: c.File.Radio.Descriptor, MinBattery: c.File.Energy.MinBattery, Calendar: c.calendar(), Capabilities: c.caps,
 			Timing: c.timing(), Limits: c.limits()}
+		if b := s.Plan.ClassB; b != nil {
+			ss.ClassB = &session.ClassB{Periodicity: b.Periodicity}
+		}
 		if u.Raw != nil {
 			if ss.Raw, err = c.raw(); err != nil {
 				return campaign.Spec{}, err

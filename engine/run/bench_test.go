@@ -99,9 +99,12 @@ type running struct {
 }
 
 // resume runs an engine with what is in a store, which it closes in the end.
-func resume(t testing.TB, n network.Network, st *store.Store) running {
+func resume(t testing.TB, n network.Network, st *store.Store) running { return lingering(t, n, st, 0) }
+
+// lingering is resume with a time for which campaigns that have ended stay.
+func lingering(t testing.TB, n network.Network, st *store.Store, linger time.Duration) running {
 	t.Helper()
-	engine := run.New(run.Config{Network: n, Clock: &network.WallClock{}, Store: st, Concurrent: true})
+	engine := run.New(run.Config{Network: n, Clock: &network.WallClock{}, Store: st, Concurrent: true, Linger: linger})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- engine.Run(ctx) }()

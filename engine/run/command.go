@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sower-fuota/sower/airtime"
@@ -72,19 +73,72 @@ func (e *Engine) Create(ctx context.Context, spec campaign.Spec, file CampaignFi
 	})
 }
 
-// Command gives a campaign an order: [campaign.Approve], Start, Pause, Continue or Abort; or tells it what is known from
-// elsewhere, Proven or Battery. by is who does. When it returns nil the order is durable. Errors: [ErrNotFound]; [ErrConflict] when the order means nothing now.
+// Command gives a campaign an order: [campaign.Approve], Start, Pause, Continue or Abort. by is who does. When it returns
+// nil the order is durable. Errors: [ErrNotFound]; [ErrConflict] when the order means nothing now.
 func (e *Engine) Command(ctx context.Context, id string, ev campaign.Event, by string) error {
 	return e.ask(ctx, true, func() error {
-		c := e.find(id)
-		if c == nil {
-			return fmt.Errorf("%w: %s", ErrNotFound, id)
+		c, err := e.present(id)
+		if err != nil {
+			return err
 		}
 		return e.command(c, ev, by)
 	})
 }
 
-// View calls f with all campaigns, in the order of their creation. f runs on the engine's goroutine: it must be
+// present finds a campaign in memory.
+func (e *Engine) present(id string) (*campaign.Campaign, error) {
+	c := e.find(id)
+	switch {
+	case e.gone[id]:
+		return nil, fmt.Errorf("%w: campaign %s has ended", ErrConflict, id)
+	case c == nil:
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, id)
+	}
+	return c, nil
+}
+
+// told is the most facts that go into one commit, while which nobody else is served.
+const told = 500
+
+// Tell tells a campaign what is known of its devices from elsewhere: [campaign.Proven] or [campaign.Battery]. by is who
+// says so. When it returns nil all facts are durable. A fact that means nothing now is passed over. Errors: [ErrNotFound];
+// [ErrConflict] for an event that is no such fact, or a campaign that has ended and left.
+func (e *Engine) Tell(ctx context.Context, id string, facts []campaign.Event, by string) error {
+	for some := range slices.Chunk(facts, told) {
+		err := e.ask(ctx, true, func() error {
+			c, err := e.present(id)
+			if err != nil {
+				return err
+			}
+			for _, f := range some {
+				if err := e.fact(c, f, by); err != nil {
+					return err
+				}
+			}
+			e.round.touch(c)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Engine) fact(c *campaign.Campaign, ev campaign.Event, by string) error {
+	proven, ok := ev.(campaign.Proven)
+	if _, battery := ev.(campaign.Battery); !ok && !battery {
+		return fmt.Errorf("%w: %T is not a fact", ErrConflict, ev)
+	}
+	if ok {
+		e.audit(c, by, "proven", proven.Device.String())
+	}
+	e.step(c, ev)
+	return nil
+}
+
+// View calls f with the campaigns in memory, in the order of their creation: all but those that have ended and left
+// ([Config].Linger). f runs on the engine's goroutine: it must be
 // quick, change nothing and keep nothing.
 func (e *Engine) View(ctx context.Context, f func(campaigns []*campaign.Campaign)) error {
 	return e.ask(ctx, false, func() error {
@@ -116,9 +170,6 @@ func (e *Engine) command(c *campaign.Campaign, ev campaign.Event, by string) err
 	case campaign.Abort:
 		order.By = by
 		action, text, ev = "abort", order.Reason, order
-	case campaign.Proven:
-		action, text = "proven", order.Device.String()
-	case campaign.Battery:
 	default:
 		return fmt.Errorf("%w: %T is not an order", ErrConflict, ev)
 	}
@@ -134,9 +185,7 @@ func (e *Engine) command(c *campaign.Campaign, ev campaign.Event, by string) err
 			}
 		}
 	}
-	if action != "" {
-		e.audit(c, by, action, text)
-	}
+	e.audit(c, by, action, text)
 	e.step(c, ev)
 	return nil
 }

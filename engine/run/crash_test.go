@@ -242,8 +242,8 @@ func (p *plant) live(release func()) (hold func()) {
 	p.stores = append(p.stores, st)
 	clock := p.w.NewClock("engine")
 	ending := false
-	end := func(cs []*campaign.Campaign) {
-		if len(cs) == 1 && cs[0].Ended() && !ending {
+	end := func(ended bool) {
+		if ended && !ending {
 			ending = true
 			p.mu.Lock()
 			p.over = true
@@ -262,7 +262,7 @@ func (p *plant) live(release func()) (hold func()) {
 		}
 	}
 	engine := run.New(run.Config{Network: &life{Net: p.net, p: p, dead: dead}, Clock: clock, Store: st, Batch: 1,
-		Progress: func(c *campaign.Campaign) { end([]*campaign.Campaign{c}) }})
+		Progress: func(c *campaign.Campaign) { end(c.Ended()) }})
 	p.engine.Store(engine)
 	p.stop.Store(&cancel)
 	died := make(chan struct{})
@@ -274,20 +274,24 @@ func (p *plant) live(release func()) (hold func()) {
 	}()
 	// The operator, who repeats what was not answered.
 	var phase campaign.Phase
-	known := false
+	known, left := false, false
 	err = engine.View(ctx, func(cs []*campaign.Campaign) {
 		if known = len(cs) == 1; known {
 			phase = cs[0].Header().Phase
 		}
-		end(cs)
+		end(known && cs[0].Ended())
 	})
+	if list, listErr := st.Campaigns(ctx, store.Filter{}, 0, 1); err == nil && listErr == nil && len(list) == 1 && list[0].Left {
+		known, left = true, true // it had ended in the life before
+		end(true)
+	}
 	if err == nil && !known {
 		err = engine.Create(ctx, p.spec, run.CampaignFile{TOML: []byte("[campaign]")}, "ann")
 	}
-	if err == nil && phase == campaign.PhaseDraft {
+	if err == nil && phase == campaign.PhaseDraft && !left {
 		err = engine.Command(ctx, "crash", campaign.Start{}, "bob")
 	}
-	if err == nil {
+	if err == nil && !left {
 		err = p.operate()
 	}
 	if err != nil && !errors.Is(err, run.ErrStopped) {

@@ -1,19 +1,16 @@
 package run_test
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,6 +33,7 @@ import (
 	"github.com/sower-fuota/sower/simulator/networkserver"
 	"github.com/sower-fuota/sower/simulator/radio"
 	"github.com/sower-fuota/sower/simulator/world"
+	"github.com/sower-fuota/sower/simulator/world/remote"
 )
 
 // processVariable tells the test binary to be an engine, and which.
@@ -108,9 +106,12 @@ func engineProcess(text string) error {
 		return err
 	}
 	defer nw.Close()
-	clock := &pipeClock{answers: make(chan string), wakes: map[string]chan struct{}{}}
-	go clock.listen(cancel)
-	ended := sync.OnceFunc(func() { clock.say("ended") })
+	clock := remote.NewClock(os.Stdout)
+	go func() {
+		clock.Listen(os.Stdin, cancel)
+		os.Exit(1) // nobody keeps the time any more
+	}()
+	ended := sync.OnceFunc(func() { clock.Say("ended") })
 	engine := run.New(run.Config{Network: &calling{nw, clock}, Clock: clock, Store: telling{st, clock}, Progress: func(c *campaign.Campaign) {
 		if c.Ended() {
 			ended()
@@ -125,13 +126,16 @@ func engineProcess(text string) error {
 			phase = cs[0].Header().Phase
 		}
 	})
+	if list, listErr := st.Campaigns(ctx, store.Filter{}, 0, 1); err == nil && listErr == nil && len(list) == 1 && list[0].Left {
+		known, phase = true, campaign.PhaseEnded // in the life before
+	}
 	if err == nil && !known {
 		err = engine.Create(ctx, spec, run.CampaignFile{}, "ann")
 	}
 	if err == nil && phase == campaign.PhaseDraft {
 		err = engine.Command(ctx, "kill", campaign.Start{}, "bob")
 	}
-	clock.say("up")
+	clock.Say("up")
 	if phase == campaign.PhaseEnded {
 		ended()
 	}
@@ -147,13 +151,13 @@ func engineProcess(text string) error {
 // telling is a store that tells the other process what was found unfinished.
 type telling struct {
 	run.Store
-	clock *pipeClock
+	clock *remote.Clock
 }
 
 func (s telling) Restore(ctx context.Context, now time.Time) (run.Snapshot, error) {
 	snap, err := s.Store.Restore(ctx, now)
 	if err == nil && len(snap.Jobs) > 0 {
-		s.clock.say("unfinished")
+		s.clock.Say("unfinished")
 	}
 	return snap, err
 }
@@ -161,174 +165,53 @@ func (s telling) Restore(ctx context.Context, now time.Time) (run.Snapshot, erro
 // calling is a network that tells the other process before each call that changes something.
 type calling struct {
 	*chirpstack.Network
-	clock *pipeClock
+	clock *remote.Clock
 }
 
 func (n *calling) Send(ctx context.Context, m network.Message) (network.MessageID, error) {
-	n.clock.say("call")
+	n.clock.Say("call")
 	return n.Network.Send(ctx, m)
 }
 
 func (n *calling) Broadcast(ctx context.Context, b network.Broadcast) (uint32, error) {
-	n.clock.say("call")
+	n.clock.Say("call")
 	return n.Network.Broadcast(ctx, b)
 }
 
 func (n *calling) OpenGroup(ctx context.Context, g network.Group) (network.GroupID, error) {
-	n.clock.say("call")
+	n.clock.Say("call")
 	return n.Network.OpenGroup(ctx, g)
 }
 
 func (n *calling) CloseGroup(ctx context.Context, id network.GroupID) error {
-	n.clock.say("call")
+	n.clock.Say("call")
 	return n.Network.CloseGroup(ctx, id)
-}
-
-// pipeClock is the clock of a world in another process, by lines on standard input and output.
-type pipeClock struct {
-	mu      sync.Mutex
-	answers chan string
-
-	wakeMu sync.Mutex
-	wakes  map[string]chan struct{}
-	next   int
-}
-
-// listen takes the lines of the other process. It stops the engine when it is told to.
-func (c *pipeClock) listen(cancel func()) {
-	in := bufio.NewScanner(os.Stdin)
-	for in.Scan() {
-		if id, woken := strings.CutPrefix(in.Text(), "woken "); woken {
-			c.wakeMu.Lock()
-			if ch := c.wakes[id]; ch != nil {
-				close(ch)
-				delete(c.wakes, id)
-			}
-			c.wakeMu.Unlock()
-			continue
-		}
-		if in.Text() == "stop" {
-			cancel()
-			continue
-		}
-		c.answers <- in.Text()
-	}
-	os.Exit(1) // nobody keeps the time any more
-}
-
-// say sends a line.
-func (c *pipeClock) say(line string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	fmt.Println(line)
-}
-
-func (c *pipeClock) ask(line string) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	fmt.Println(line)
-	return <-c.answers
-}
-
-func (c *pipeClock) Now() time.Time {
-	n, err := strconv.ParseInt(c.ask("now"), 10, 64)
-	if err != nil {
-		panic(err) // a mistake in this file
-	}
-	return time.Unix(0, n).UTC()
-}
-
-func (c *pipeClock) WakeAt(t time.Time) <-chan struct{} {
-	ch := make(chan struct{})
-	c.wakeMu.Lock()
-	c.next++
-	id := strconv.Itoa(c.next)
-	clear(c.wakes) // replaced
-	c.wakes[id] = ch
-	c.wakeMu.Unlock()
-	n := int64(0)
-	if !t.IsZero() {
-		n = t.UnixNano()
-	}
-	c.ask(fmt.Sprintf("wake %s %d", id, n))
-	return ch
 }
 
 // process is an engine in a process of its own, seen from the world.
 type process struct {
-	cmd   *exec.Cmd
-	in    io.WriteCloser
-	clock *world.Clock
-	up    chan struct{} // closed when it has restored its state and takes events
-	ended chan struct{} // closed when its campaign has ended
-	gone  chan struct{} // closed when it says nothing more
-
-	strikeAt int           // at which of its calls of the network
-	strike   chan struct{} // is closed
+	*remote.Process
+	up     chan struct{} // closed when it has restored its state and takes events
+	ended  chan struct{} // closed when its campaign has ended
+	strike chan struct{} // closed at one of its calls of the network
 
 	unfinished bool // it has found effects that may have happened
-	errs       bytes.Buffer
 }
 
+// startProcess starts an engine; strikeAt is the number of a call from 1.
 func startProcess(w *world.World, o processOrders, strikeAt int) (*process, error) {
 	text, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
 	}
-	p := &process{cmd: exec.Command(os.Args[0]), clock: w.NewClock("engine"), up: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{}),
-		strikeAt: strikeAt, strike: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), processVariable+"="+string(text))
-	p.cmd.Stderr = &p.errs
-	if p.in, err = p.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	out, err := p.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go p.listen(out)
-	return p, nil
-}
-
-// listen answers the process as the world's clock.
-func (p *process) listen(out io.Reader) {
-	defer close(p.gone)
-	var mu sync.Mutex // lines must not mix
-	say := func(format string, args ...any) {
-		mu.Lock()
-		defer mu.Unlock()
-		fmt.Fprintf(p.in, format+"\n", args...) // a process that was killed does not answer
-	}
-	replaced := make(chan struct{})
-	lines := bufio.NewScanner(out)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), processVariable+"="+string(text))
+	p := &process{up: make(chan struct{}), ended: make(chan struct{}), strike: make(chan struct{})}
 	calls := 0
-	for lines.Scan() {
-		words := strings.Fields(lines.Text())
-		switch words[0] {
-		case "now":
-			say("%d", p.clock.Now().UnixNano())
-		case "wake":
-			close(replaced)
-			replaced = make(chan struct{})
-			n, _ := strconv.ParseInt(words[2], 10, 64)
-			var at time.Time
-			if n != 0 {
-				at = time.Unix(0, n)
-			}
-			ch, gone := p.clock.WakeAt(at), replaced
-			say("ok")
-			go func() {
-				select {
-				case <-ch:
-					say("woken %s", words[1])
-				case <-gone:
-				}
-			}()
+	p.Process, err = remote.Start(w, "engine", cmd, func(line string) {
+		switch line {
 		case "call":
-			if calls++; calls == p.strikeAt {
+			if calls++; calls == strikeAt {
 				close(p.strike)
 			}
 		case "unfinished":
@@ -338,8 +221,8 @@ func (p *process) listen(out io.Reader) {
 		case "ended":
 			close(p.ended)
 		}
-	}
-	close(replaced)
+	})
+	return p, err
 }
 
 // TestKill kills a separate engine process at random instants of real time, while it works against a network server
@@ -362,12 +245,14 @@ func TestKill(t *testing.T) {
 		if got, want := strings.Join(r.fragments, " "), strings.Join(clean.fragments, " "); got != want {
 			t.Errorf("fragments sent, by session:\n%s\nwithout kills\n%s", got, want)
 		}
-		same := "the same"
-		if strings.Join(r.log, "\n") != strings.Join(clean.log, "\n") {
-			same = "not line by line the same"
+		for i := range max(len(r.log), len(clean.log)) {
+			if at(r.log, i) != at(clean.log, i) {
+				t.Errorf("entry %d of the log is\n%s\nwithout kills it is\n%s", i, at(r.log, i), at(clean.log, i))
+				break
+			}
 		}
-		t.Logf("%d kills, %d of them between an intent and its result: %d fragments and %d unicast messages queued twice; the log of %d entries is %s as without kills (%d)",
-			r.kills, r.gaps, r.doubles, r.unknown, len(r.log), same, len(clean.log))
+		t.Logf("%d kills, %d of them between an intent and its result: %d fragments and %d unicast messages queued twice; %d entries in the log, without kills %d",
+			r.kills, r.gaps, r.doubles, r.unknown, len(r.log), len(clean.log))
 	}
 }
 
@@ -434,7 +319,7 @@ func runProcesses(t *testing.T, kills int, seed uint64) processRun {
 			killed := func() {
 				hold = w.Hold("restart")
 				result.kills++
-				p.cmd.Process.Kill()
+				p.Kill()
 			}
 			select {
 			case <-kill:
@@ -450,22 +335,20 @@ func runProcesses(t *testing.T, kills int, seed uint64) processRun {
 				case <-calm:
 				case <-broken:
 				}
-				fmt.Fprintln(p.in, "stop")
-			case <-p.gone:
+				p.Stop()
+			case <-p.Gone():
 				hold = w.Hold("restart")
 			case <-broken:
 				hold = func() {}
-				p.cmd.Process.Kill()
+				p.Kill()
 			}
-			<-p.gone
-			err = p.cmd.Wait()
+			complaint, err := p.Wait()
 			close(stop)
-			p.clock.Close()
 			if p.unfinished {
 				result.gaps++
 			}
-			if p.errs.Len() > 0 {
-				fail("engine process: %s", p.errs.String())
+			if complaint != "" {
+				fail("engine process: %s", complaint)
 			}
 			if err == nil || failure.Load() != nil {
 				hold()
@@ -532,8 +415,21 @@ func judgeProcesses(t *testing.T, database string, r processRun) processRun {
 	if updated != 4 {
 		t.Errorf("%d of 4 devices were updated", updated)
 	}
+	// In which order different devices were served may differ, and how messages are called.
+	for i := range log {
+		log[i].At, log[i].Message = time.Time{}, ""
+	}
+	slices.SortStableFunc(log, func(a, b run.Entry) int { return strings.Compare(lane(a), lane(b)) })
 	r.log = tell(log)
 	return r
+}
+
+// lane is whose entry it is.
+func lane(en run.Entry) string {
+	if en.Device != nil {
+		return en.Device.String()
+	}
+	return en.Session
 }
 
 // processWorld has devices, radio and network server.

@@ -29,7 +29,7 @@ type Entry struct {
 	Time     time.Time `json:"time"`
 	Campaign string    `json:"campaign"`
 	Session  string    `json:"session,omitempty"`
-	// Kind is uplink, join, sent or dropped for what the network said; send, broadcast, group or group closed
+	// Kind is uplink, join, status, sent or dropped for what the network said; send, broadcast, group or group closed
 	// for what it was asked; retry or failed for what went wrong; else the kind of a session.Record.
 	Kind    string            `json:"kind"`
 	Device  *network.EUI64    `json:"dev_eui,omitempty"`

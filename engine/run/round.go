@@ -31,7 +31,7 @@ func (r *round) touch(c *campaign.Campaign) {
 // commit makes the round durable and tells everybody who waits for that.
 func (e *Engine) commit(ctx context.Context) error {
 	r := e.round
-	if len(r.touched)+len(r.done)+len(r.answers)+len(r.Jobs)+len(r.Entries)+len(r.Audit)+len(r.Created) == 0 && r.broken == nil {
+	if len(r.touched)+len(r.done)+len(r.answers)+len(r.Jobs)+len(r.Entries)+len(r.Audit)+len(r.Created)+len(r.Left) == 0 && r.broken == nil {
 		return nil
 	}
 	r.Now = e.cfg.Clock.Now()
@@ -95,7 +95,7 @@ func (e *Engine) store(ctx context.Context, r *round) error {
 		r.Messages = append(r.Messages, Messages{eui, e.messages[eui]})
 	}
 	r.SeenFrom = e.seen.from()
-	if len(r.Changed)+len(r.Created)+len(r.Jobs)+len(r.Seen)+len(r.Entries)+len(r.Audit)+len(r.Groups)+len(r.Closed)+len(r.Messages) == 0 {
+	if len(r.Changed)+len(r.Created)+len(r.Jobs)+len(r.Seen)+len(r.Entries)+len(r.Audit)+len(r.Groups)+len(r.Closed)+len(r.Messages)+len(r.Left) == 0 {
 		return nil // events of others' devices
 	}
 	// A stop must not undo what is about to be kept.
@@ -121,6 +121,12 @@ func (e *Engine) restore(ctx context.Context) error {
 			return fmt.Errorf("run: restore: %w", err)
 		}
 		e.adopt(c)
+		if c.Ended() {
+			e.leaves[c] = now
+		}
+	}
+	for _, id := range s.Left {
+		e.gone[id] = true
 	}
 	for _, g := range s.Groups {
 		e.groups[g.ID] = &g

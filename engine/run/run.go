@@ -9,6 +9,8 @@
 // been tried, or it is in the store: after a restart every effect found there is carried out as one that may
 // have happened, which is found out from the network before it is repeated.
 //
+// A campaign that has ended leaves memory after a while; its Store answers for it from then on.
+//
 // Without a Store the same rounds are made, and nothing is kept: for rehearsals and tests.
 package run
 
@@ -46,6 +48,9 @@ type Config struct {
 	Concurrent bool
 	// Batch is the most events in one commit of a Store; 256. A larger number is faster and no less safe.
 	Batch int
+	// Linger is how long a campaign stays in memory after its end; 24 h. With a Store it leaves then, or with the next
+	// start, and only the Store knows it.
+	Linger time.Duration
 	// Facts says what else an event tells of its device, such as [campaign.Battery]; nil: nothing. It is called on the
 	// engine's goroutine, so it must be quick and pure. The facts are kept together with the event.
 	Facts func(network.Event) []campaign.Event
@@ -64,6 +69,8 @@ type Engine struct {
 	messages  map[network.EUI64][]network.MessageID // that may wait there, to recognise an unknown one
 	seen      seen
 	expiries  map[*campaign.Campaign][]time.Time // of the blocks, by session
+	leaves    map[*campaign.Campaign]time.Time   // when those that have ended leave
+	gone      map[string]bool                    // IDs of those that have left
 
 	queue     jobs.Memory
 	lastJob   uint64
@@ -91,9 +98,12 @@ func New(cfg Config) *Engine {
 	if cfg.Store == nil {
 		cfg.Batch = 1
 	}
+	if cfg.Linger == 0 {
+		cfg.Linger = 24 * time.Hour
+	}
 	return &Engine{
 		cfg: cfg, groups: map[network.GroupID]*Group{}, messages: map[network.EUI64][]network.MessageID{},
-		expiries: map[*campaign.Campaign][]time.Time{}, sends: map[network.EUI64][]uint64{},
+		expiries: map[*campaign.Campaign][]time.Time{}, leaves: map[*campaign.Campaign]time.Time{}, gone: map[string]bool{}, sends: map[network.EUI64][]uint64{},
 		uncertain: map[uint64]bool{}, lanes: map[lane]*[]call{}, flying: map[uint64]bool{}, dropped: map[uint64]bool{},
 		results: make(chan outcome), requests: make(chan request), stopped: make(chan struct{}),
 		subscribers: map[chan Update]bool{},
@@ -112,6 +122,9 @@ func (e *Engine) Add(c *campaign.Campaign) error {
 
 // admit refuses a campaign that cannot be run beside the others.
 func (e *Engine) admit(c *campaign.Campaign) error {
+	if e.gone[c.ID()] {
+		return fmt.Errorf("%w: a campaign called %s has been", ErrConflict, c.ID())
+	}
 	for _, other := range e.campaigns {
 		if other.ID() == c.ID() {
 			return fmt.Errorf("%w: a campaign called %s exists", ErrConflict, c.ID())
@@ -133,6 +146,7 @@ func (e *Engine) admit(c *campaign.Campaign) error {
 }
 
 func (e *Engine) adopt(c *campaign.Campaign) {
+	c.Share(air{e})
 	e.campaigns = append(e.campaigns, c)
 	e.expiries[c] = expiries(c.Spec())
 }
@@ -229,10 +243,39 @@ func (e *Engine) settle(ctx context.Context) error {
 		if err := e.commit(ctx); err != nil {
 			return err
 		}
-		if !e.dispatch(ctx) {
+		if !e.dispatch(ctx) && !e.release() {
 			return nil
 		}
 	}
+}
+
+// release lets campaigns leave whose time has come. It reports whether any has.
+func (e *Engine) release() bool {
+	if e.cfg.Store == nil {
+		return false
+	}
+	now := e.cfg.Clock.Now()
+	some := false
+	e.campaigns = slices.DeleteFunc(e.campaigns, func(c *campaign.Campaign) bool {
+		if !c.Ended() {
+			return false
+		}
+		at, ended := e.leaves[c]
+		if !ended || !now.Before(at) && e.queue.Has(c.ID()) {
+			e.leaves[c] = now.Add(e.cfg.Linger)
+			return false
+		}
+		if now.Before(at) {
+			return false
+		}
+		delete(e.leaves, c)
+		delete(e.expiries, c)
+		e.gone[c.ID()] = true
+		e.round.Left = append(e.round.Left, c)
+		some = true
+		return true
+	})
+	return some
 }
 
 func (e *Engine) done() bool {
@@ -254,6 +297,8 @@ func (e *Engine) nextWake() time.Time {
 	for _, c := range e.campaigns {
 		if !c.Ended() {
 			earlier(c.NextWake())
+		} else if e.cfg.Store != nil {
+			earlier(e.leaves[c])
 		}
 	}
 	earlier(e.queue.Next())

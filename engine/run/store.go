@@ -23,7 +23,8 @@ type Store interface {
 
 // Snapshot is what a store holds.
 type Snapshot struct {
-	Campaigns []Stored // in the order of their creation
+	Campaigns []Stored // in the order of their creation, without those that have left
+	Left      []string // IDs of campaigns that have ended and left
 	Jobs      []jobs.Job
 	LastJob   uint64 // highest ID that was ever used
 	Groups    []Group
@@ -42,6 +43,7 @@ type Round struct {
 	Now      time.Time
 	Created  []Created
 	Changed  []Changed
+	Left     []*campaign.Campaign // that have ended, and that Restore need not return any more
 	Jobs     []jobs.Change
 	Groups   []Group // new, or counted on
 	Closed   []network.GroupID
@@ -67,6 +69,7 @@ type Changed struct {
 
 // CampaignFile is what a campaign was made from, kept for the audit.
 type CampaignFile struct {
+	Request  string // by which whoever has asked for the campaign finds it again; empty: none
 	TOML     []byte
 	Schedule json.RawMessage // the plan that was approved
 }

@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -157,43 +158,63 @@ func fixedShare(t *testing.T, fleet []link) float64 {
 }
 
 // TestAirtime compares what the closed loop sends with the genie, who knows when the last device decodes, on the same
-// losses. The worth-saving rule stands in the specification before the first fragment: 2 M fragments in all. The short
-// form has 300 devices and one seed; SOWER_PROOF=1 has 1,000 and five, and the other fleets.
+// losses. The worth-saving rule stands in the specification before the first fragment: so many fragments in all. By the
+// rule of 3 M, every seed must exclude at most 1 % of the devices, complete the others with at most 3 % more fragments
+// than the genie, and have devices answer status requests at most 20 times for 1,000 devices. A lower rule leaves more
+// devices behind, and those answer each request all the same; there the 2 % are judged over all seeds. The short form has
+// two seeds; SOWER_PROOF=1 has 24, and reports the other fleets.
 func TestAirtime(t *testing.T) {
 	none := [2]int{}
 	type fleet struct {
-		name   string
-		cap    int
-		burst  float64
-		outage [2]int
-		judged bool
+		name            string
+		cap             int
+		burst           float64
+		outage          [2]int
+		judged, answers bool
 	}
-	fleets := []fleet{{"2 M fragments at most", 2 * proofM, 1, none, true}}
-	n, seeds := 300, uint64(1)
+	const n = 1000
+	fleets := []fleet{{"3 M fragments at most", 3 * proofM, 1, none, true, true}}
+	seeds := 2
 	if os.Getenv("SOWER_PROOF") != "" {
-		n, seeds = 1000, 5
+		seeds = 24
 		fleets = append(fleets,
-			fleet{"nobody left behind", 0, 1, none, false},
-			fleet{"bursts of 8", 2 * proofM, 8, none, false},
-			fleet{"common outage of 40 frames", 2 * proofM, 1, [2]int{120, 160}, false})
+			fleet{"2 M fragments at most", 2 * proofM, 1, none, true, false},
+			fleet{"nobody left behind", 0, 1, none, false, false},
+			fleet{"2 M, bursts of 8", 2 * proofM, 8, none, false, false},
+			fleet{"2 M, common outage of 40", 2 * proofM, 1, [2]int{120, 160}, false, false})
 	}
-	t.Logf("%-28s %5s %8s %6s %6s %8s %9s %8s %8s %8s", "fleet", "seed", "excluded", "sent", "genie", "overhead", "requests", "answers", "windows", "fixed 30 %")
 	for _, f := range fleets {
-		answers := 0
-		for seed := range seeds {
-			a := proveAirtime(t, n, seed, f.cap, f.burst, f.outage)
-			t.Logf("%-28s %5d %8d %6d %6d %7.2f%% %9d %8d %8d %7.1f%%", f.name, seed, a.excluded, a.sent, a.genie, 100*a.overhead(),
+		results := make([]airtimeResult, seeds)
+		t.Run(f.name, func(t *testing.T) {
+			for seed := range results {
+				t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+					t.Parallel()
+					results[seed] = proveAirtime(t, n, uint64(seed), f.cap, f.burst, f.outage)
+				})
+			}
+		})
+		t.Logf("%-25s %5s %8s %6s %6s %8s %9s %8s %8s %8s", "fleet", "seed", "excluded", "sent", "genie", "overhead", "requests", "answers", "windows", "fixed 30 %")
+		var most airtimeResult
+		over, sum, answers := 0.0, 0.0, 0
+		for seed, a := range results {
+			t.Logf("%-25s %5d %8d %6d %6d %7.2f%% %9d %8d %8d %7.1f%%", f.name, seed, a.excluded, a.sent, a.genie, 100*a.overhead(),
 				a.status, a.answers, a.windows, 100*a.fixed)
 			if a.failed > 0 {
-				t.Errorf("%d devices failed for another reason", a.failed)
+				t.Errorf("%s, seed %d: %d devices failed for another reason", f.name, seed, a.failed)
 			}
-			if answers += a.answers; f.judged && (a.overhead() > 0.03 || a.excluded*100 > n) {
-				t.Errorf("%s: %.2f %% over the genie, %d of %d excluded; want at most 3 %% and 1 %%", f.name, 100*a.overhead(), a.excluded, n)
+			if f.judged && (a.overhead() > 0.03 || a.excluded*100 > n) {
+				t.Errorf("%s, seed %d: %.2f %% over the genie, %d of %d excluded; want at most 3 %% and 1 %%", f.name, seed, 100*a.overhead(), a.excluded, n)
 			}
+			if f.answers && a.answers*50 > n {
+				t.Errorf("%s, seed %d: %d status answers, want at most 2 %% of %d devices", f.name, seed, a.answers, n)
+			}
+			over, sum, answers = max(over, a.overhead()), sum+a.overhead(), answers+a.answers
+			most.excluded, most.answers, most.windows = max(most.excluded, a.excluded), max(most.answers, a.answers), max(most.windows, a.windows)
 		}
-		mean := float64(answers) / float64(seeds) / float64(n)
-		if t.Logf("%-28s status answers of %.2f %% of the devices on the average", f.name, 100*mean); f.judged && n >= 1000 && mean > 0.02 {
-			t.Errorf("%s: status answers of %.2f %% of the devices, want at most 2 %%", f.name, 100*mean)
+		t.Logf("%-25s at most %d excluded, %.2f %% over the genie (mean %.2f %%), answers of %.1f %% of the devices (mean %.2f %%), %d windows",
+			f.name, most.excluded, 100*over, 100*sum/float64(seeds), 100*float64(most.answers)/n, 100*float64(answers)/float64(seeds)/n, most.windows)
+		if f.judged && answers*50 > n*seeds {
+			t.Errorf("%s: %d status answers in %d runs, want at most 2 %% of %d devices", f.name, answers, seeds, n)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/sower-fuota/sower/airtime"
@@ -182,13 +183,13 @@ func (c *Session) status(i int, at time.Time, ans datablock.FragSessionStatusAns
 	case ans.MissingFrag == 0:
 		d.Received = int(ans.NbFragReceived)
 		c.complete(i)
-	case ans.MissingFrag == 1 && int(ans.NbFragReceived) > c.spec.Plan.M+8 && !d.Presumed:
+	case c.spec.Raw == nil && ans.MissingFrag == 1 && int(ans.NbFragReceived) > c.spec.Plan.M+8 && !d.Presumed:
 		d.Presumed = true // some stacks go on saying 1 for ever; the image will tell
 		c.complete(i)
 	case ans.NbFragReceived == 0 && c.left(d):
 		c.empty(i)
 	case ans.NbFragReceived == 0 && sent >= 10:
-		c.fail(i, diag.StepReceive, diag.CauseKeyMismatch, "")
+		c.fail(i, diag.StepReceive, diag.CauseKeyMismatch, fmt.Sprintf("heard none of %d fragments: it has other keys of the group, or was cut off all the while", sent))
 	default:
 		c.misses(i, ans)
 	}

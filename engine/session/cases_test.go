@@ -10,6 +10,7 @@ import (
 	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/applayer/diag"
 	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/plan"
 	"github.com/sower-fuota/sower/engine/session"
 	"github.com/sower-fuota/sower/fragmentation"
 	"github.com/sower-fuota/sower/simulator/campaigntest"
@@ -308,22 +309,38 @@ func TestForeignEventsAreIgnored(t *testing.T) {
 // TestClassB uses ping-slot sessions: they begin with a beacon period, and the devices are updated as in class C.
 func TestClassB(t *testing.T) {
 	for _, matrix := range []fragmentation.Matrix{fragmentation.V1, fragmentation.V2} {
+		periodicity := uint8(3)
 		r := newRig(t, options{seed: 4, n: 20, matrix: matrix, spec: func(s *session.Spec) {
-			s.ClassB = &session.ClassB{Periodicity: 3}
-			s.Plan.Pace = 8 * time.Second
+			var err error
+			s.ClassB = &session.ClassB{Periodicity: periodicity}
+			s.Timing.Lead = time.Minute // too short to find a beacon
+			if s.Plan, err = plan.Make(plan.Input{Block: s.Block, Region: airtime.EU868, Class: network.ClassB, Periodicity: &periodicity,
+				DataRate: 5, Devices: 20, Matrix: matrix, Repeater: true}); err != nil {
+				t.Fatal(err)
+			}
 		}, change: func(i int, d *campaigntest.Device) { d.LossDown = float64(i%4) * 0.1 }})
 		r.run(96 * time.Hour)
 		for i := range r.devices {
 			r.wantUpdated(i)
 		}
-		if p := r.c.Progress(); airtime.GPSSeconds(p.Start)%128 != 0 || p.End.Sub(p.Start)%(128*time.Second) != 0 {
-			t.Errorf("window from %s to %s", p.Start, p.End)
+		p, announced := r.c.Progress(), r.c.State().Window.Announced
+		if airtime.GPSSeconds(p.Start)%128 != 0 || p.End.Sub(p.Start)%(128*time.Second) != 0 || p.Start.Sub(announced) < 640*time.Second {
+			t.Errorf("window from %s to %s, announced at %s", p.Start, p.End, announced)
 		}
 	}
-	spec := newRig(t, options{seed: 1, n: 2}).spec
-	spec.ClassB = &session.ClassB{Periodicity: 5}
-	spec.Plan.Pace = 8 * time.Second
-	if _, err := session.New(spec); !errors.Is(err, session.ErrSpec) {
-		t.Errorf("a pace of 8 s with a slot every 32 s: %v, want ErrSpec", err)
+	for what, change := range map[string]func(*session.Spec){
+		"a slot every 32 s": func(s *session.Spec) {
+			s.ClassB, s.Plan.ClassB = &session.ClassB{Periodicity: 5}, &plan.ClassB{Periodicity: 5}
+		},
+		"slots that nobody planned":    func(s *session.Spec) { s.ClassB = &session.ClassB{} },
+		"planned for class B":          func(s *session.Spec) { s.Plan.ClassB = &plan.ClassB{} },
+		"planned for other ping slots": func(s *session.Spec) { s.ClassB, s.Plan.ClassB = &session.ClassB{}, &plan.ClassB{Periodicity: 1} },
+	} {
+		spec := newRig(t, options{seed: 1, n: 2}).spec
+		spec.Plan.Pace = 8 * time.Second
+		change(&spec)
+		if _, err := session.New(spec); !errors.Is(err, session.ErrSpec) {
+			t.Errorf("%s: %v, want ErrSpec", what, err)
+		}
 	}
 }

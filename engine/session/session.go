@@ -76,7 +76,7 @@ type Spec struct {
 	McGroupID  uint8   // on the devices, 0..3
 	Descriptor [4]byte // some devices insist on a value
 
-	ClassB     *ClassB  // nil: class C windows
+	ClassB     *ClassB  // as in the plan; nil: class C windows
 	Raw        *Raw     // nil: a firmware session
 	MinBattery int      // per cent; a device known to have less is not told to reboot
 	Calendar   Calendar // when the session may send
@@ -110,7 +110,7 @@ type Timing struct {
 	UplinkInterval time.Duration // longest usual time between two uplinks of a device; 1 h
 	Silence        time.Duration // a device not heard for so long is lost; 12 uplink intervals
 	Prepare        time.Duration // longest set-up; 24 uplink intervals
-	Lead           time.Duration // from announcement to window; 6 uplink intervals
+	Lead           time.Duration // from announcement to window; 6 uplink intervals; in class B at least 5 beacon periods
 	Ready          time.Duration // from block complete to image ready, to reboot, to confirmation; 24 uplink intervals
 	Answer         time.Duration // from delivery of a command to its answer; 20 s
 	Countdown      time.Duration // of the reboot; 30 s
@@ -141,7 +141,7 @@ func (t Timing) withDefaults() Timing {
 // Limits holds the effort that a session makes. Zero values mean the defaults named here.
 type Limits struct {
 	Attempts int // deliveries of one command without an answer; 12
-	Rounds   int // status rounds in one window; 6
+	Rounds   int // status rounds in one window; 10
 	Windows  int // class C windows; 5
 	TopUp    int // most parity that one device is worth in a round, in fragments; 1.5 M + 20
 	Reboots  int // reboot commands to a device that keeps its image; 3
@@ -160,7 +160,7 @@ func (l Limits) withDefaults(m int) Limits {
 		}
 	}
 	def(&l.Attempts, 12)
-	def(&l.Rounds, 6)
+	def(&l.Rounds, 10)
 	def(&l.Windows, 5)
 	def(&l.TopUp, m+m/2+20)
 	def(&l.Reboots, 3)
@@ -189,6 +189,8 @@ func (s *Spec) validate() error {
 		return fmt.Errorf("%w: matrix %s, devices speak v1 or v2", ErrSpec, p.Matrix)
 	case s.ClassB != nil && s.ClassB.Periodicity > 7:
 		return fmt.Errorf("%w: ping-slot periodicity %d, want 0..7", ErrSpec, s.ClassB.Periodicity)
+	case (s.ClassB == nil) != (p.ClassB == nil) || s.ClassB != nil && s.ClassB.Periodicity != p.ClassB.Periodicity:
+		return fmt.Errorf("%w: the plan is for another class or other ping slots than the session: %s", ErrSpec, p.Receive())
 	case s.ClassB != nil && p.Pace < time.Second<<s.ClassB.Periodicity:
 		return fmt.Errorf("%w: pace %s, but periodicity %d has a ping slot every %s", ErrSpec, p.Pace, s.ClassB.Periodicity, time.Second<<s.ClassB.Periodicity)
 	case s.MinBattery < 0 || s.MinBattery > 100:
@@ -222,6 +224,7 @@ type Session struct {
 	spec Spec
 	enc  *fragmentation.Encoder
 	ver  applayer.Version
+	air  Neighbours // nil: nobody else sends
 	st   State
 
 	// Derived from st.
@@ -261,6 +264,9 @@ func Resume(spec Spec, st State) (*Session, error) {
 		return nil, fmt.Errorf("%w: the state has %d devices, the specification %d", ErrSpec, len(st.Devices), len(spec.Devices))
 	}
 	spec.Timing = spec.Timing.withDefaults()
+	if spec.ClassB != nil { // devices look for a beacon some periods before the window opens
+		spec.Timing.Lead = max(spec.Timing.Lead, 5*beaconPeriod)
+	}
 	spec.Limits = spec.Limits.withDefaults(spec.Plan.M)
 	enc, err := fragmentation.NewEncoder(spec.Block, spec.Plan.FragSize, spec.Plan.Matrix)
 	if err != nil {

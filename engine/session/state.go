@@ -226,6 +226,7 @@ type Device struct {
 	Received int  // as the device counts
 	Presumed bool // taken as complete although it has not said so
 	Answered int  // fragments that had been sent when it last said what it misses
+	Saved    bool // a top-up was sized for it
 	Stuck    int  // fragments that had been sent when Missing took its value
 	NoImage  int  // answers "no image" since it was complete
 

@@ -138,6 +138,7 @@ func (c *Session) Group() network.Group {
 		NwkSKey:     mcsetup.McNwkSKey(key, c.spec.McAddr),
 		Class:       class,
 		Periodicity: periodicity,
+		Region:      c.spec.Plan.Region,
 		DataRate:    c.spec.Plan.DataRate,
 		Frequency:   c.spec.Plan.Frequency,
 		Gateways:    c.spec.Gateways,

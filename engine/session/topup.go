@@ -34,11 +34,7 @@ func (c *Session) topUp() {
 		// Those that are not worth more will answer again; so ask once less.
 		a.Step, a.Next = AirAsk, c.now
 		return
-	case most == 0:
-		c.presume()
-		c.closeWindow()
-		return
-	case room <= 0 || a.Round >= c.spec.Limits.Rounds:
+	case most == 0, room <= 0, a.Round >= c.spec.Limits.Rounds:
 		c.closeWindow()
 		return
 	}
@@ -49,6 +45,7 @@ func (c *Session) topUp() {
 	for i := range c.st.Devices {
 		// What they miss is out of date once the burst has begun. Who is left behind is not asked again.
 		if d := &c.st.Devices[i]; c.listens(i) && d.Stage == StageIncomplete && c.worth(d) {
+			d.Saved = true
 			c.setStage(i, StageReceiving)
 		}
 	}
@@ -72,16 +69,22 @@ func (c *Session) presume() {
 	}
 }
 
-// need is how much parity to send for a device now. A large need is met on the average, because another round follows; a
-// small one is met with a margin that saves the round.
+// A top-up must not overshoot: what a device needs may be less than expected, and the more so the more it misses. So it
+// exceeds the need of a lucky device by a fiftieth of what has been sent, or five fragments, but no more than what even
+// an unlucky one needs. Another round makes up for the rest, and costs a few answers.
+const (
+	lucky    = -2.0 // standard deviations
+	unlucky  = 1.5
+	excess   = 50
+	leastTop = 5
+)
+
+// need is how much parity to send for a device now.
 func (c *Session) need(d *Device) int {
 	if c.spec.Raw != nil { // enough to tell a stack that does not count parity; see misses
 		return max(c.needed(d, 1), d.Missing+rawExtra-(c.st.Frames-d.Stuck), 1)
 	}
-	if d.Missing > 16 {
-		return max(c.needed(d, 0.5), 1)
-	}
-	return max(c.needed(d, 1.5), 1)
+	return max(min(c.needed(d, unlucky), c.needed(d, lucky)+max(c.st.Frames/excess, leastTop)), 1)
 }
 
 // needed is how much parity completes a device with a probability of so many standard deviations, less what has been
@@ -101,9 +104,14 @@ func (c *Session) needed(d *Device, sigmas float64) int {
 // for a matrix row per fragment, and where the weight of all rows is even it never suffices.
 func (d *Device) fresh() bool { return d.Armed == 0 }
 
-// worth reports whether a device is worth the parity that it is likely to need, and perhaps a little more.
+// worth reports whether a device is worth the parity that it is likely to need. Whom a top-up was sized for is left
+// behind only if it turns out to need too much on the average: what was sent for it would be lost with it.
 func (c *Session) worth(d *Device) bool {
-	need, l := c.needed(d, 1), &c.spec.Limits
+	sigmas := 2.0
+	if d.Saved {
+		sigmas = 0
+	}
+	need, l := c.needed(d, sigmas), &c.spec.Limits
 	return need <= l.TopUp && c.st.Next-1+need <= c.spec.Plan.Positions() && c.below(need)
 }
 
@@ -131,6 +139,7 @@ func (c *Session) closeWindow() {
 		c.announce()
 		return
 	}
+	c.presume()
 	c.setPhase(PhaseCollect)
 	c.serveAll()
 }

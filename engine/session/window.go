@@ -132,8 +132,7 @@ func (c *Session) announce() {
 	if c.spec.ClassB != nil { // counts beacon periods of 2^7 s
 		w.TimeOut = max(w.TimeOut, 7) - 7
 	}
-	w.Start = c.align(w.Start)
-	c.intoCalendar(w)
+	c.place(w)
 	w.End = w.Start.Add(c.lasts(w.TimeOut))
 	c.setPhase(PhaseAnnounce)
 	c.emit(Record{What: "window", Text: fmt.Sprintf("number %d, starts %s, lasts %s, %d fragments to send",
@@ -241,6 +240,8 @@ func (c *Session) advanceAir() {
 			}
 		case AirSend:
 			switch {
+			case c.st.Resend == 0 && c.st.Next > c.st.Target && c.capped(1) < 1 && !c.blind():
+				c.closeWindow() // whatever devices answered, nothing more may be sent; the image will tell
 			case c.st.Resend == 0 && c.st.Next > c.st.Target:
 				a.Step, a.Asked = AirAsk, 0
 			case !c.fits(c.spec.Plan.FragmentToA):
@@ -294,7 +295,7 @@ func (c *Session) broadcast(position int, participants bool) {
 	a.Op, a.Sending, a.Next = c.op(), position, time.Time{}
 	c.emit(Broadcast{Op: a.Op, N: n, Broadcast: network.Broadcast{
 		Group: c.st.Group, FPort: applayer.FPortDataBlock, Payload: payload,
-		Expires: earliest(c.now.Add(max(2*c.spec.Plan.Pace, 10*time.Second)), c.st.Window.End)}})
+		Expires: earliest(c.now.Add(max(2*c.spec.Plan.Pace, 10*time.Second, c.spec.Plan.Guard)), c.st.Window.End)}})
 }
 
 // fragment is the message with the fragment in that position.

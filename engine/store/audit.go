@@ -75,6 +75,21 @@ type AuditHead struct {
 	Hash    run.Hex `json:"hash"`
 }
 
+// Add takes the entry after the head. Error: [ErrTampered], if it does not follow.
+func (h *AuditHead) Add(a run.Audit) error {
+	if h.Hash == nil {
+		h.Hash = make(run.Hex, sha256.Size)
+	}
+	if a.Seq != h.Entries+1 {
+		return fmt.Errorf("%w: entry %d follows %d", ErrTampered, a.Seq, h.Entries)
+	}
+	if want := chain(h.Hash, a); !bytes.Equal(want, a.Hash) {
+		return fmt.Errorf("%w: entry %d has hash %x, its contents give %x", ErrTampered, a.Seq, []byte(a.Hash), want)
+	}
+	h.Entries, h.Hash = a.Seq, a.Hash
+	return nil
+}
+
 // VerifyAudit computes the hash chain of the audit log anew. It returns [ErrTampered], which names the entry, when an
 // entry was changed, inserted or removed; that the newest were cut off shows only in comparison with an earlier head.
 func (s *Store) VerifyAudit(ctx context.Context) (AuditHead, error) {
@@ -85,13 +100,9 @@ func (s *Store) VerifyAudit(ctx context.Context) (AuditHead, error) {
 			return head, err
 		}
 		for _, a := range page {
-			if a.Seq != head.Entries+1 {
-				return head, fmt.Errorf("%w: entry %d follows %d", ErrTampered, a.Seq, head.Entries)
+			if err := head.Add(a); err != nil {
+				return head, err
 			}
-			if want := chain(head.Hash, a); !bytes.Equal(want, a.Hash) {
-				return head, fmt.Errorf("%w: entry %d has hash %x, its contents give %x", ErrTampered, a.Seq, []byte(a.Hash), want)
-			}
-			head = AuditHead{a.Seq, a.Hash}
 		}
 		if len(page) == 0 {
 			return head, nil

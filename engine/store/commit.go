@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/jobs"
 	"github.com/sower-fuota/sower/engine/run"
 	"github.com/sower-fuota/sower/engine/session"
@@ -56,6 +57,9 @@ func (s *Store) Commit(ctx context.Context, r *run.Round) error {
 			t.exec("delete from seen where seq < ?", r.SeenFrom)
 		}
 		t.entries(r.Entries)
+		for _, c := range r.Left {
+			t.leave(c)
+		}
 		for i := range r.Audit {
 			t.audit(&r.Audit[i])
 		}
@@ -135,14 +139,18 @@ func (t *tx) create(now time.Time, cr run.Created) {
 	}
 	spec, err := storeSpec(c.Spec(), digests)
 	t.failed(err)
-	t.exec("insert into campaigns (id, spec, header, file, schedule, created_by, created_at) values (?, ?, ?, ?, ?, ?, ?)",
-		c.ID(), spec, t.sparse(c.Header()), append([]byte{}, cr.File.TOML...), string(cr.File.Schedule), cr.By, nanos(now))
+	var request *string
+	if cr.File.Request != "" {
+		request = &cr.File.Request
+	}
+	t.exec("insert into campaigns (id, spec, header, file, schedule, created_by, created_at, application, request) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		c.ID(), spec, t.sparse(c.Header()), append([]byte{}, cr.File.TOML...), string(cr.File.Schedule), cr.By, nanos(now), c.Application(), request)
 	number := t.number(c.ID())
 	for i, ss := range specs {
 		t.exec("insert into sessions values (?, ?, ?, ?, ?)",
 			number, i, ss.ID, t.s.sealed(ss.McKey[:], groupPlace(c.ID(), i)), t.sparse(c.Session(i).Header().Header))
 		for d := range ss.Devices {
-			t.exec("insert into devices values (?, ?, ?, ?)", number, i, d, t.sparse(c.Session(i).Device(d)))
+			t.exec("insert into devices values (?, ?, ?, ?, ?)", number, i, d, t.sparse(c.Session(i).Device(d)), ss.Devices[d].EUI[:])
 		}
 	}
 }
@@ -170,7 +178,7 @@ func (t *tx) entries(entries []run.Entry) {
 		return
 	}
 	var last int64
-	if err := t.row("select coalesce(max(seq), 0) from entries", nil, &last); err != nil {
+	if err := t.row("select seq from last_entry", nil, &last); err != nil {
 		t.failed(fmt.Errorf("store: %w", err))
 		return
 	}
@@ -185,6 +193,25 @@ func (t *tx) entries(entries []run.Entry) {
 		t.exec("insert into entries values (?, ?, ?, ?)", last, t.number(en.Campaign), device, t.json(en))
 		en.Seq = last
 	}
+	t.exec("update last_entry set seq = ?", last)
+}
+
+// leave notes that a campaign has ended, and is not restored any more.
+func (t *tx) leave(c *campaign.Campaign) {
+	number := t.number(c.ID())
+	var ended int64
+	var last []byte
+	t.failed(t.row("select created_at from campaigns where number = ?", []any{number}, &ended))
+	switch err := t.row("select entry from entries where campaign = ? order by seq desc limit 1", []any{number}, &last); {
+	case err == nil:
+		var en run.Entry
+		t.failed(json.Unmarshal(last, &en))
+		ended = nanos(en.Time)
+	case !errors.Is(err, sql.ErrNoRows):
+		t.failed(fmt.Errorf("store: %w", err))
+	}
+	t.exec("update campaigns set progress = ?, ended_at = ? where number = ?", t.json(c.Progress()), ended, number)
+	delete(t.s.numbers, c.ID())
 }
 
 // Restore implements [run.Store].
@@ -201,6 +228,12 @@ func (s *Store) Restore(ctx context.Context, now time.Time) (run.Snapshot, error
 		}
 		t.failed(t.row("select id from last_job", nil, &snap.LastJob))
 		snap.Campaigns = t.campaigns()
+		t.each("select id from campaigns where progress is not null", nil, func(scan func(...any) error) error {
+			var id string
+			err := scan(&id)
+			snap.Left = append(snap.Left, id)
+			return err
+		})
 		t.each("select id, campaign, session, next_fcnt from groups", nil, func(scan func(...any) error) error {
 			var g run.Group
 			err := scan(&g.ID, &g.Campaign, &g.Session, &g.NextFCnt)
@@ -254,29 +287,27 @@ func (t *tx) each(query string, args []any, f func(scan func(...any) error) erro
 	}
 }
 
-func (t *tx) campaigns() []run.Stored {
-	blocks := map[string][]byte{}
-	t.each("select digest, data from blocks", nil, func(scan func(...any) error) error {
-		var digest, data []byte
-		err := scan(&digest, &data)
-		blocks[string(digest)] = data
-		return err
-	})
+// campaigns reads those that have not left.
+func (t *tx) campaigns() (out []run.Stored) {
 	type row struct {
 		number       int64
 		id           string
 		spec, header []byte
 	}
 	var list []row
-	t.each("select number, id, spec, header from campaigns order by number", nil, func(scan func(...any) error) error {
+	t.each("select number, id, spec, header from campaigns where progress is null order by number", nil, func(scan func(...any) error) error {
 		var r row
 		err := scan(&r.number, &r.id, &r.spec, &r.header)
 		list = append(list, r)
 		return err
 	})
-	var out []run.Stored
+	each := func(f func(scan func(...any) error) error, query string, args ...any) error {
+		t.each(query, args, f)
+		return t.err
+	}
+	blocks := map[string][]byte{}
 	for _, r := range list {
-		st, err := t.campaign(r.number, r.id, r.spec, r.header, blocks)
+		st, err := t.s.stored(each, r.number, r.id, r.spec, r.header, blocks)
 		if err != nil {
 			t.failed(fmt.Errorf("store: campaign %s: %w", r.id, err))
 			return nil
@@ -286,7 +317,9 @@ func (t *tx) campaigns() []run.Stored {
 	return out
 }
 
-func (t *tx) campaign(number int64, id string, specJSON, header []byte, blocks map[string][]byte) (run.Stored, error) {
+// stored puts a campaign together from its rows. each reads rows; blocks keeps what was read of them.
+func (s *Store) stored(each func(f func(scan func(...any) error) error, query string, args ...any) error,
+	number int64, id string, specJSON, header []byte, blocks map[string][]byte) (run.Stored, error) {
 	spec, digests, err := restoreSpec(specJSON)
 	if err != nil {
 		return run.Stored{}, err
@@ -299,8 +332,18 @@ func (t *tx) campaign(number int64, id string, specJSON, header []byte, blocks m
 	var specs []*session.Spec
 	for w := range spec.Waves {
 		for i := range spec.Waves[w].Sessions {
-			ss := &spec.Waves[w].Sessions[i]
-			digest := digests[len(specs)]
+			ss, digest := &spec.Waves[w].Sessions[i], digests[len(specs)]
+			if blocks[string(digest)] == nil {
+				err := each(func(scan func(...any) error) error {
+					var data []byte
+					err := scan(&data)
+					blocks[string(digest)] = data
+					return err
+				}, "select data from blocks where digest = ?", digest)
+				if err != nil {
+					return run.Stored{}, err
+				}
+			}
 			if ss.Block = blocks[string(digest)]; ss.Block == nil {
 				return run.Stored{}, fmt.Errorf("block %x is missing", digest)
 			}
@@ -308,8 +351,8 @@ func (t *tx) campaign(number int64, id string, specJSON, header []byte, blocks m
 			specs = append(specs, ss)
 		}
 	}
-	found := 0
-	t.each("select session, key, header from sessions where campaign = ? order by session", []any{number}, func(scan func(...any) error) error {
+	found, devices, want := 0, 0, 0
+	err = each(func(scan func(...any) error) error {
 		var i int
 		var key, header []byte
 		if err := scan(&i, &key, &header); err != nil {
@@ -320,13 +363,15 @@ func (t *tx) campaign(number int64, id string, specJSON, header []byte, blocks m
 		}
 		found++
 		var err error
-		if specs[i].McKey, err = t.s.openedKey(key, id, i); err != nil {
+		if specs[i].McKey, err = s.openedKey(key, id, i); err != nil {
 			return err
 		}
 		return json.Unmarshal(header, &st.State.Sessions[i].Header)
-	})
-	devices := 0
-	t.each("select session, device, state from devices where campaign = ?", []any{number}, func(scan func(...any) error) error {
+	}, "select session, key, header from sessions where campaign = ? order by session", number)
+	if err != nil {
+		return run.Stored{}, err
+	}
+	err = each(func(scan func(...any) error) error {
 		var i, d int
 		var state sql.RawBytes
 		if err := scan(&i, &d, &state); err != nil {
@@ -337,11 +382,10 @@ func (t *tx) campaign(number int64, id string, specJSON, header []byte, blocks m
 		}
 		devices++
 		return json.Unmarshal(state, &st.State.Sessions[i].Devices[d])
-	})
-	if t.err != nil {
-		return run.Stored{}, t.err
+	}, "select session, device, state from devices where campaign = ?", number)
+	if err != nil {
+		return run.Stored{}, err
 	}
-	want := 0
 	for _, ss := range specs {
 		want += len(ss.Devices)
 	}

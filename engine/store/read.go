@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/run"
@@ -30,10 +31,10 @@ func (s *Store) each(ctx context.Context, f func(scan func(...any) error) error,
 }
 
 // Entries returns at most limit entries of the log of a campaign after the one with that Seq, oldest first; only those
-// of one device if device is not nil.
+// of one device if device is not nil. A log that was removed has none.
 func (s *Store) Entries(ctx context.Context, campaign string, device *network.EUI64, after int64, limit int) ([]run.Entry, error) {
-	number, err := s.number(ctx, campaign)
-	if err != nil {
+	number, removed, err := s.number(ctx, campaign)
+	if err != nil || !removed.IsZero() {
 		return nil, err
 	}
 	query, args := "select seq, entry from entries where campaign = ? and seq > ? order by seq limit ?", []any{number, after, limit}
@@ -67,9 +68,14 @@ func (s *Store) File(ctx context.Context, campaign string) (file run.CampaignFil
 	return file, by, notFound(err, "campaign "+campaign)
 }
 
-func (s *Store) number(ctx context.Context, campaign string) (n int64, err error) {
-	err = s.read.QueryRowContext(ctx, "select number from campaigns where id = ?", campaign).Scan(&n)
-	return n, notFound(err, "campaign "+campaign)
+// number returns the number of a campaign, and when its log was removed; zero: it is kept.
+func (s *Store) number(ctx context.Context, campaign string) (n int64, removed time.Time, err error) {
+	var at *int64
+	err = s.read.QueryRowContext(ctx, "select number, log_removed_at from campaigns where id = ?", campaign).Scan(&n, &at)
+	if at != nil {
+		removed = instant(*at)
+	}
+	return n, removed, notFound(err, "campaign "+campaign)
 }
 
 func notFound(err error, what string) error {

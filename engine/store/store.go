@@ -9,6 +9,9 @@
 // Multicast keys are sealed with AES-256-GCM under a key in the file "state.key" beside the database, which is
 // created with it. Root keys of devices are never stored, of API tokens only a digest.
 //
+// A campaign that has ended and left the engine stays in the store for ever, with the outcome of each device, but is not
+// restored. Its log can be removed ([Store.RemoveLogs]); the audit log never is.
+//
 // # Backup and restore
 //
 // [Store.Backup] writes a copy of a consistent state while the engine works; the key file is not in it and has to be

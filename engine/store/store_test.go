@@ -56,7 +56,7 @@ func newCampaign(t testing.TB, id string, n int) *campaign.Campaign {
 	for k := range 2 {
 		s := session.Spec{ID: id + string('a'+rune(k)), Application: "app", Block: block, Target: 7, Plan: p,
 			Gateways: []network.EUI64{{0xaa}}, McAddr: uint32(k), McKey: network.Key{0xc0, 0xff, 0xee, byte(k)},
-			Capabilities: network.Capabilities{Name: "test", MaxPayload: map[int]int{5: 222}}}
+			Capabilities: network.Capabilities{Name: "test", Regions: map[string]map[int]int{"EU868": {5: 222}}}}
 		for i := range n {
 			s.Devices = append(s.Devices, session.Target{EUI: network.EUI64{id[0], byte(k), 5: byte(i >> 16), 6: byte(i >> 8), 7: byte(i)}, SessionCnt: uint16(i)})
 		}

@@ -33,7 +33,7 @@ func (n *Network) ProbeBroker(ctx context.Context, application string, listen ti
 	var res Broker
 	heard := make(chan struct{}, 1)
 	received := func(p paho.PublishReceived) (bool, error) {
-		if n.cfg.GatewayTopics != "" && strings.HasPrefix(p.Packet.Topic, n.cfg.GatewayTopics+"/gateway/") {
+		if _, ok := n.gatewayTopic(p.Packet.Topic); ok {
 			return true, nil
 		}
 		ev, err := decode(p.Packet.Topic, p.Packet.Payload)

@@ -3,11 +3,15 @@
 // events; its gateway topics, if they can be read, for the fate of multicast frames.
 //
 // ChirpStack accepts many requests that it will never carry out, and says nothing. The package refuses these
-// itself: a group without gateways, a gateway that is offline or has no region, a payload that the data rate does
-// not carry, an unknown data rate, a broadcast without expiry. Nor does ChirpStack pace: it spaces only what waits
+// itself: a group without gateways, a gateway that is offline or has no region, gateways of several regions, a payload
+// that the data rate does not carry, an unknown data rate, a broadcast without expiry. Nor does ChirpStack pace: it spaces only what waits
 // in its queue together, and after an outage sends all that waits at once. Therefore no more than Config.Queue
 // frames of a group wait there; beyond that [Network.Broadcast] answers [network.Busy] and the campaign, which
 // paces, comes again.
+//
+// Devices work in the region of their device profile: ChirpStack ignores what gateways of another one hear of them.
+// Gateways work in the one under whose topics they report. A group has the region of its gateways, which decides what
+// a data rate is; that of the group itself ChirpStack keeps and never looks at.
 //
 // Not covered: GPS_TIME scheduling of class C, which hands frames over when their time has come; ChirpStack's own
 // FUOTA deployments; payloads that a join server encrypts end to end; whether a frame that a gateway has accepted
@@ -43,7 +47,7 @@ type Config struct {
 	// scheme it is http on a loopback address, https elsewhere. Plain http is refused beyond loopback.
 	Server string
 	Token  string         // API key
-	Region airtime.Region // of the gateways
+	Region airtime.Region // the only one in which groups are opened; 0: that of their gateways, whichever it is
 	TLS    *tls.Config    // for Server and MQTT; nil: the roots of the system
 
 	MQTT     string // "mqtt://host:1883" or "mqtts://host:8883"
@@ -62,8 +66,9 @@ type Config struct {
 	// Webhook brings the events in place of MQTT.
 	Webhook *Webhook
 	// GatewayTopics is the topic prefix of the region, such as "eu868", under which gateways and server speak to
-	// each other at the broker of MQTT: if it is set, every frame of a group has its fate reported. The user of
-	// the broker needs the right to read GatewayTopics/gateway/+/command/down and .../event/ack.
+	// each other at the broker of MQTT; of several regions, all with commas between them. If it is set, every frame of
+	// a group has its fate reported. The user of the broker needs the right to read PREFIX/gateway/+/command/down and
+	// .../event/ack.
 	GatewayTopics string
 
 	// Queue is how many frames of a group may wait at the server; 2. Broadcast refuses more with network.Busy.
@@ -81,7 +86,8 @@ type Config struct {
 type Network struct {
 	cfg  Config
 	conn *grpc.ClientConn
-	name string // of the server, for error texts
+	name string   // of the server, for error texts
+	taps []string // of Config.GatewayTopics, each with "/gateway/" behind it
 
 	mu       sync.Mutex
 	profiles map[string]profile       // by id
@@ -96,6 +102,7 @@ var _ network.Network = (*Network)(nil)
 
 // profile is what matters of a device profile.
 type profile struct {
+	region    string
 	lorawan11 bool
 	classC    bool
 	clock     bool // TS003 is on: the server answers AppTimeReq
@@ -118,8 +125,9 @@ func Dial(cfg Config) (*Network, error) {
 	if strings.ContainsAny(cfg.Share, "/+#") {
 		return nil, fmt.Errorf("chirpstack: shared subscription %q, want a name without / + #", cfg.Share)
 	}
-	if cfg.GatewayTopics = strings.TrimSuffix(cfg.GatewayTopics, "/"); strings.ContainsAny(cfg.GatewayTopics, "+#") {
-		return nil, fmt.Errorf("chirpstack: gateway topics %q, want the topic prefix of one region, such as eu868", cfg.GatewayTopics)
+	if strings.ContainsAny(cfg.GatewayTopics, "+#") {
+		return nil, fmt.Errorf("chirpstack: gateway topics %q, want the topic prefix of a region, such as eu868, or of each with commas between them",
+			cfg.GatewayTopics)
 	}
 	if cfg.Queue == 0 {
 		cfg.Queue = 2
@@ -136,8 +144,8 @@ func Dial(cfg Config) (*Network, error) {
 	if userToken(cfg.Token) && defended("user-token") {
 		return nil, errors.New("chirpstack: the token is that of a user who logged in, which ends within a day; create an API key with: chirpstack -c DIR create-api-key --name sower")
 	}
-	if !slices.Contains(airtime.Regions(), cfg.Region) {
-		return nil, fmt.Errorf("chirpstack: %s, want one of %v", cfg.Region, airtime.Regions())
+	if cfg.Region != 0 && !slices.Contains(airtime.Regions(), cfg.Region) {
+		return nil, fmt.Errorf("chirpstack: %s, want one of %v, or none", cfg.Region, airtime.Regions())
 	}
 	target, secure, err := serverAddress(cfg.Server)
 	if err != nil {
@@ -160,7 +168,13 @@ func Dial(cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("chirpstack: server %s: %w", cfg.Server, err)
 	}
-	return &Network{cfg: cfg, conn: conn, name: cfg.Server, profiles: map[string]profile{},
+	var taps []string
+	for _, prefix := range strings.Split(cfg.GatewayTopics, ",") {
+		if prefix = strings.TrimSuffix(strings.TrimSpace(prefix), "/"); prefix != "" {
+			taps = append(taps, prefix+"/gateway/")
+		}
+	}
+	return &Network{cfg: cfg, conn: conn, name: cfg.Server, taps: taps, profiles: map[string]profile{},
 		devices: map[network.EUI64]string{}, tenants: map[string]string{}, groups: map[network.GroupID]*group{}}, nil
 }
 
@@ -245,8 +259,8 @@ func (b bearer) RequireTransportSecurity() bool { return b.secure }
 
 // maxPayload is what a data rate carries for certain: a region may be configured for repeaters, and ChirpStack
 // drops what is longer without a word.
-func (n *Network) maxPayload(dataRate int) (int, error) {
-	return n.cfg.Region.MaxPayload(dataRate, airtime.Link{Direction: airtime.Downlink, Repeater: true})
+func maxPayload(region airtime.Region, dataRate int) (int, error) {
+	return region.MaxPayload(dataRate, airtime.Link{Direction: airtime.Downlink, Repeater: true})
 }
 
 // call runs one RPC with the deadline of the configuration.
@@ -283,12 +297,16 @@ func (n *Network) Capabilities(ctx context.Context) (network.Capabilities, error
 	if err != nil {
 		return network.Capabilities{}, err
 	}
-	caps := network.Capabilities{Name: "ChirpStack", Version: version, Region: n.cfg.Region.String(), MaxPayload: map[int]int{},
-		MulticastClasses: []network.Class{network.ClassC, network.ClassB}, ReportsSent: true, ReportsBroadcast: n.cfg.GatewayTopics != ""}
-	for dr := range 16 {
-		if m, err := n.maxPayload(dr); err == nil {
-			caps.MaxPayload[dr] = m
+	caps := network.Capabilities{Name: "ChirpStack", Version: version, Regions: map[string]map[int]int{},
+		MulticastClasses: []network.Class{network.ClassC, network.ClassB}, ReportsSent: true, ReportsBroadcast: len(n.taps) > 0}
+	for _, r := range airtime.Regions() {
+		limits := map[int]int{}
+		for dr := range 16 {
+			if m, err := maxPayload(r, dr); err == nil {
+				limits[dr] = m
+			}
 		}
+		caps.Regions[r.String()] = limits
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
-	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/engine/network"
@@ -104,10 +103,6 @@ func TestUnreachable(t *testing.T) {
 
 // fake answers every call that the tests make with one status, or with values.
 type fake struct {
-	api.UnimplementedDeviceServiceServer
-	api.UnimplementedDeviceProfileServiceServer
-	api.UnimplementedMulticastGroupServiceServer
-	api.UnimplementedInternalServiceServer
 	err     error
 	auth    string
 	keys    *api.DeviceKeys
@@ -115,10 +110,15 @@ type fake struct {
 	slow    bool
 }
 
-func (f *fake) GetVersion(ctx context.Context, _ *emptypb.Empty) (*api.GetVersionResponse, error) {
+type fuotaService struct {
+	api.UnimplementedFuotaServiceServer
+	*fake
+}
+
+func (f fuotaService) ListDeployments(ctx context.Context, _ *api.ListFuotaDeploymentsRequest) (*api.ListFuotaDeploymentsResponse, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	f.auth = strings.Join(md.Get("authorization"), ",")
-	return &api.GetVersionResponse{Version: "4.19.1"}, f.err
+	return &api.ListFuotaDeploymentsResponse{}, f.err
 }
 
 type deviceService struct {
@@ -158,7 +158,7 @@ func serve(t *testing.T, f *fake) *Network {
 	t.Helper()
 	l := bufconn.Listen(1 << 16)
 	s := grpc.NewServer()
-	api.RegisterInternalServiceServer(s, f)
+	api.RegisterFuotaServiceServer(s, fuotaService{fake: f})
 	api.RegisterDeviceServiceServer(s, deviceService{fake: f})
 	api.RegisterDeviceProfileServiceServer(s, profileService{fake: f})
 	go s.Serve(l)
@@ -232,8 +232,34 @@ func TestTokenIsSent(t *testing.T) {
 	if err != nil || f.auth != "Bearer secret" {
 		t.Errorf("Capabilities = %v with authorization %q", err, f.auth)
 	}
-	if caps.Version != "4.19.1" || caps.MaxPayload[5] != 222 || caps.MaxPayload[0] != 51 || !caps.ReportsSent {
+	if caps.Version != "4.12 or later" || caps.Regions["EU868"][5] != 222 || caps.Regions["EU868"][0] != 51 || caps.Regions["US915"][8] != 33 || !caps.ReportsSent {
 		t.Errorf("Capabilities = %+v", caps)
+	}
+}
+
+// TestVersion has a key that may look at deployments, one that may not, one that the server does not know, and an
+// older server.
+func TestVersion(t *testing.T) {
+	tests := []struct {
+		name    string
+		err     error
+		version string
+		want    error
+	}{
+		{"may look", nil, least, nil},
+		{"may not look", status.Error(codes.Unauthenticated, ""), least, nil},
+		{"unknown key", status.Error(codes.Unauthenticated, "InvalidSignature"), "", network.ErrDenied},
+		{"older than 4.12", status.Error(codes.Unimplemented, ""), "", network.ErrInvalid},
+		{"away", status.Error(codes.Unavailable, "transport is closing"), "", network.ErrUnavailable},
+		{"database is locked", status.Error(codes.Internal, "database is locked"), "", network.ErrUnavailable},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			v, err := serve(t, &fake{err: tt.err}).Version(t.Context())
+			if v != tt.version || !errors.Is(err, tt.want) {
+				t.Errorf("Version = %q, %v, want %q, %v", v, err, tt.version, tt.want)
+			}
+		})
 	}
 }
 

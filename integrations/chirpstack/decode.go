@@ -78,6 +78,17 @@ func decodeEvent(kind string, payload []byte) (ev *network.Event, application st
 		ev = &network.Event{ID: "log/" + item, Kind: network.EventDropped, At: m.GetTime().AsTime(),
 			Message: network.MessageID(item), Reason: m.GetCode().String()}
 		info = m.GetDeviceInfo()
+	case "status":
+		var m integration.StatusEvent
+		if err := unmarshal(payload, &m); err != nil {
+			return nil, "", fmt.Errorf("status event: %w", err)
+		}
+		ev = &network.Event{ID: eventID("status", m.GetDeduplicationId(), payload), Kind: network.EventStatus, At: m.GetTime().AsTime(),
+			Margin: int(m.GetMargin()), Battery: -1}
+		if !m.GetExternalPowerSource() && !m.GetBatteryLevelUnavailable() {
+			ev.Battery = int(m.GetBatteryLevel())
+		}
+		info = m.GetDeviceInfo()
 	default:
 		return nil, "", nil
 	}
@@ -124,6 +135,8 @@ func uplink(m *integration.UplinkEvent, payload []byte) (*network.Event, error) 
 		}
 		if i == 0 || float64(rx.GetSnr()) > e.SNR {
 			e.SNR = float64(rx.GetSnr())
+			// An id that is not readable leaves the event without one.
+			e.Gateway, _ = network.ParseEUI64(rx.GetGatewayId())
 		}
 	}
 	return e, nil

@@ -51,7 +51,7 @@ func (n *Network) device(ctx context.Context, application string, item *api.Devi
 	n.devices[eui] = item.GetDeviceProfileId()
 	n.mu.Unlock()
 	d := network.Device{EUI: eui, Name: item.GetName(), Application: application, Profile: item.GetDeviceProfileId(),
-		Tags: item.GetTags(), LoRaWAN11: p.lorawan11, Class: network.ClassA, Battery: -1}
+		Region: p.region, Tags: item.GetTags(), LoRaWAN11: p.lorawan11, Class: network.ClassA, Battery: -1}
 	if p.classC {
 		d.Class = network.ClassC
 	}
@@ -78,6 +78,7 @@ func (n *Network) profile(ctx context.Context, id string) (profile, error) {
 	}
 	dp := res.GetDeviceProfile()
 	p = profile{
+		region:    dp.GetRegion().String(),
 		lorawan11: dp.GetMacVersion() == common.MacVersion_LORAWAN_1_1_0,
 		classC:    dp.GetSupportsClassC(),
 		clock:     dp.GetAppLayerParams().GetTs003Version() != api.Ts003Version_TS003_NOT_IMPLEMENTED,

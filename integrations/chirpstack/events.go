@@ -45,7 +45,7 @@ func (n *Network) Events(ctx context.Context, application string) (<-chan networ
 		})
 		var ev *network.Event
 		var err error
-		if gateway, ok := strings.CutPrefix(p.Packet.Topic, n.cfg.GatewayTopics+"/gateway/"); ok && n.cfg.GatewayTopics != "" {
+		if gateway, ok := n.gatewayTopic(p.Packet.Topic); ok {
 			ev, err = tap.heard(gateway, p.Packet.Payload)
 		} else {
 			ev, err = decode(p.Packet.Topic, p.Packet.Payload)
@@ -89,10 +89,23 @@ func (n *Network) Events(ctx context.Context, application string) (<-chan networ
 
 // gatewayTopics are the topics that tell the fate of frames; none if they are not configured.
 func (n *Network) gatewayTopics() []string {
-	if n.cfg.GatewayTopics == "" || !defended("gateway-topics") {
-		return nil
+	var topics []string
+	for _, tap := range n.taps {
+		if defended("gateway-topics") {
+			topics = append(topics, tap+"+/command/down", tap+"+/event/ack")
+		}
 	}
-	return []string{n.cfg.GatewayTopics + "/gateway/+/command/down", n.cfg.GatewayTopics + "/gateway/+/event/ack"}
+	return topics
+}
+
+// gatewayTopic returns what follows the prefix of one of our regions in a topic.
+func (n *Network) gatewayTopic(topic string) (rest string, ok bool) {
+	for _, tap := range n.taps {
+		if rest, ok = strings.CutPrefix(topic, tap); ok {
+			return rest, true
+		}
+	}
+	return "", false
 }
 
 func subscriptions(topics []string) (out []paho.SubscribeOptions) {

@@ -31,10 +31,10 @@ func TestDecode(t *testing.T) {
 		want             *network.Event
 	}{
 		{"uplink, time by GPS", "up", `{"deduplicationId":"d1","time":"2026-07-18T09:34:16+00:00",` + info + `,"dr":1,"fCnt":4,"fPort":200,
-			"data":"AgA=","rxInfo":[{"gatewayId":"01","gwTime":"2026-07-18T09:34:15.9Z","rssi":-100,"snr":-3},
-			{"gatewayId":"02","timeSinceGpsEpoch":"1468402473.775s","rssi":-36,"snr":10.5}],"newField":{"a":1}}`,
+			"data":"AgA=","rxInfo":[{"gatewayId":"0000000000000001","gwTime":"2026-07-18T09:34:15.9Z","rssi":-100,"snr":-3},
+			{"gatewayId":"0000000000000002","timeSinceGpsEpoch":"1468402473.775s","rssi":-36,"snr":10.5}],"newField":{"a":1}}`,
 			&network.Event{ID: "up/d1", Kind: network.EventUplink, Device: device, At: at("2026-07-18T09:34:15.775Z"), FCnt: 4, FPort: 200,
-				Payload: []byte{2, 0}, DataRate: 1, RSSI: -36, SNR: 10.5, Gateways: 2}},
+				Payload: []byte{2, 0}, DataRate: 1, RSSI: -36, SNR: 10.5, Gateways: 2, Gateway: network.EUI64{7: 2}}},
 		{"uplink, time by the gateway", "up", `{"deduplicationId":"d2","time":"2026-07-18T09:34:16Z",` + info + `,"fPort":1,
 			"rxInfo":[{"gwTime":"2026-07-18T09:34:15.9Z","rssi":-100}]}`,
 			&network.Event{ID: "up/d2", Kind: network.EventUplink, Device: device, At: at("2026-07-18T09:34:15.9Z"), FPort: 1, RSSI: -100, Gateways: 1}},
@@ -51,7 +51,15 @@ func TestDecode(t *testing.T) {
 			&network.Event{ID: "log/q", Kind: network.EventDropped, Device: device, At: at("2026-07-18T09:34:16Z"), Message: "q", Reason: "EXPIRED"}},
 		{"gateway refused, stays queued", "log", `{"time":"2026-07-18T09:34:16Z",` + info + `,"code":"DOWNLINK_GATEWAY","context":{"queue_item_id":"q"}}`, nil},
 		{"log code of a newer server", "log", `{"time":"2026-07-18T09:34:16Z",` + info + `,"code":77}`, nil},
-		{"status", "status", `{}`, nil},
+		{"status", "status", `{"deduplicationId":"d6","time":"2026-07-18T09:34:16Z",` + info + `,"margin":-7,"batteryLevel":50.39}`,
+			&network.Event{ID: "status/d6", Kind: network.EventStatus, Device: device, At: at("2026-07-18T09:34:16Z"), Battery: 50, Margin: -7}},
+		{"status, external power", "status", `{"deduplicationId":"d6","time":"2026-07-18T09:34:16Z",` + info + `,"margin":20,"externalPowerSource":true}`,
+			&network.Event{ID: "status/d6", Kind: network.EventStatus, Device: device, At: at("2026-07-18T09:34:16Z"), Battery: -1, Margin: 20}},
+		{"status, battery not known", "status", `{"deduplicationId":"d6","time":"2026-07-18T09:34:16Z",` + info + `,"batteryLevelUnavailable":true}`,
+			&network.Event{ID: "status/d6", Kind: network.EventStatus, Device: device, At: at("2026-07-18T09:34:16Z"), Battery: -1}},
+		{"status, battery empty", "status", `{"deduplicationId":"d6","time":"2026-07-18T09:34:16Z",` + info + `,"batteryLevel":0.39}`,
+			&network.Event{ID: "status/d6", Kind: network.EventStatus, Device: device, At: at("2026-07-18T09:34:16Z"), Battery: 0}},
+		{"location", "location", `{` + info + `}`, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -74,7 +82,8 @@ func TestDecode(t *testing.T) {
 			}
 			g.At, w.At, g.Payload, w.Payload = time.Time{}, time.Time{}, nil, nil
 			if g.ID != w.ID || g.Kind != w.Kind || g.Device != w.Device || g.FCnt != w.FCnt || g.FPort != w.FPort || g.DataRate != w.DataRate ||
-				g.RSSI != w.RSSI || g.SNR != w.SNR || g.Gateways != w.Gateways || g.Message != w.Message || g.Reason != w.Reason {
+				g.RSSI != w.RSSI || g.SNR != w.SNR || g.Gateways != w.Gateways || g.Message != w.Message || g.Reason != w.Reason ||
+				g.Gateway != w.Gateway || g.Battery != w.Battery || g.Margin != w.Margin {
 				t.Errorf("decode = %+v, want %+v", g, w)
 			}
 		})
@@ -127,7 +136,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil || ev == nil {
 			return
 		}
-		if ev.Kind == 0 || ev.ID == "" || ev.Done != nil || (ev.Message == "") != (ev.Kind == network.EventUplink || ev.Kind == network.EventJoin) {
+		if ev.Kind == 0 || ev.ID == "" || ev.Done != nil || (ev.Message != "") != (ev.Kind == network.EventSent || ev.Kind == network.EventDropped) {
 			t.Errorf("%s: %q gave %+v", kind, body, ev)
 		}
 		again, err := decode("c/"+kind, body)

@@ -31,6 +31,7 @@ type group struct {
 	name        string
 	application string
 	addr        uint32
+	region      airtime.Region
 	dataRate    int
 
 	next  uint32 // frame counter that the server will use
@@ -41,10 +42,11 @@ type group struct {
 // each message, or none at all without a word. The devices of the group are not made members: with pinned gateways
 // membership has no effect, and should the gateways be deleted one day it would make ChirpStack choose some.
 func (n *Network) OpenGroup(ctx context.Context, g network.Group) (network.GroupID, error) {
-	if err := n.judge(ctx, g); err != nil {
+	region, err := n.judge(ctx, g)
+	if err != nil {
 		return "", err
 	}
-	want := n.apiGroup(g)
+	want := apiGroup(g, region)
 	found, err := n.findGroup(ctx, want)
 	if err != nil {
 		return "", err
@@ -63,15 +65,15 @@ func (n *Network) OpenGroup(ctx context.Context, g network.Group) (network.Group
 	}
 	id := network.GroupID(found.GetId())
 	n.mu.Lock()
-	n.groups[id] = &group{name: g.Name, application: g.Application, addr: g.McAddr, dataRate: g.DataRate, next: found.GetFCnt()}
+	n.groups[id] = &group{name: g.Name, application: g.Application, addr: g.McAddr, region: region, dataRate: g.DataRate, next: found.GetFCnt()}
 	n.mu.Unlock()
 	return id, nil
 }
 
 // apiGroup is how the API describes a group.
-func (n *Network) apiGroup(g network.Group) *api.MulticastGroup {
+func apiGroup(g network.Group, region airtime.Region) *api.MulticastGroup {
 	m := &api.MulticastGroup{
-		Name: g.Name, ApplicationId: g.Application, Region: regions[n.cfg.Region], McAddr: fmt.Sprintf("%08x", g.McAddr),
+		Name: g.Name, ApplicationId: g.Application, Region: regions[region], McAddr: fmt.Sprintf("%08x", g.McAddr),
 		McNwkSKey: hex.EncodeToString(g.NwkSKey[:]), McAppSKey: hex.EncodeToString(g.AppSKey[:]),
 		GroupType: api.MulticastGroupType_CLASS_C, Dr: uint32(g.DataRate), Frequency: g.Frequency,
 		// GPS_TIME would hand each frame over when its time has come, which is too late.
@@ -86,10 +88,10 @@ func (n *Network) apiGroup(g network.Group) *api.MulticastGroup {
 	return m
 }
 
-// judge refuses what ChirpStack would accept and then not carry out.
-func (n *Network) judge(ctx context.Context, g network.Group) error {
-	bad := func(format string, args ...any) error {
-		return fmt.Errorf("chirpstack: group %s: %w: %s", g.Name, network.ErrInvalid, fmt.Sprintf(format, args...))
+// judge refuses what ChirpStack would accept and then not carry out, and returns the region of a group.
+func (n *Network) judge(ctx context.Context, g network.Group) (airtime.Region, error) {
+	bad := func(format string, args ...any) (airtime.Region, error) {
+		return 0, fmt.Errorf("chirpstack: group %s: %w: %s", g.Name, network.ErrInvalid, fmt.Sprintf(format, args...))
 	}
 	switch {
 	case g.Name == "":
@@ -107,26 +109,44 @@ func (n *Network) judge(ctx context.Context, g network.Group) error {
 	case (g.AppSKey == network.Key{} || g.NwkSKey == network.Key{}) && defended("session-keys"):
 		return bad("a session key is all zero")
 	}
-	if _, err := n.maxPayload(g.DataRate); err != nil && defended("data-rate") {
-		return bad("%s", err)
-	}
 	gateways, err := n.GatewayStates(ctx, g.Application)
 	if err != nil {
-		return err
+		return 0, err
+	}
+	name := g.Region
+	if name == "" && n.cfg.Region != 0 {
+		name = n.cfg.Region.String()
 	}
 	for _, id := range g.Gateways {
 		i := slices.IndexFunc(gateways, func(s GatewayState) bool { return s.ID == id })
 		switch {
 		case i < 0:
-			return fmt.Errorf("chirpstack: group %s: gateway %s: %w in the tenant of the application", g.Name, id, network.ErrNotFound)
+			return 0, fmt.Errorf("chirpstack: group %s: gateway %s: %w in the tenant of the application", g.Name, id, network.ErrNotFound)
 		case !gateways[i].Online && defended("gateway-online"):
 			return bad("gateway %s (%s) is offline; put it into operation or leave it out", id, gateways[i].Name)
 		case gateways[i].RegionConfig == "" && defended("gateway-region"):
 			return bad("gateway %s (%s) has no region_config_id, and every frame through it would be tried for ever; "+
 				"give its packet forwarder the topic prefix of the region or leave it out", id, gateways[i].Name)
 		}
+		if name == "" {
+			name = gateways[i].Region
+		}
+		if got := gateways[i].Region; got != "" && got != name {
+			return bad("gateway %s (%s) is of %s and the group of %s, where a data rate is another one; leave the gateway out",
+				id, gateways[i].Name, got, name)
+		}
 	}
-	return nil
+	region, err := airtime.ParseRegion(name)
+	switch {
+	case err != nil:
+		return bad("%s", err)
+	case n.cfg.Region != 0 && region != n.cfg.Region:
+		return bad("it is of %s, and no other region than %s is to be used", region, n.cfg.Region)
+	}
+	if _, err := maxPayload(region, g.DataRate); err != nil && defended("data-rate") {
+		return bad("%s", err)
+	}
+	return region, nil
 }
 
 // listGroups returns the groups of an application whose names contain a text. The application is always named:
@@ -173,6 +193,8 @@ func difference(a, b *api.MulticastGroup) string {
 		return "session key"
 	case a.GetGroupType() != b.GetGroupType():
 		return "class"
+	case a.GetRegion() != b.GetRegion():
+		return "region"
 	case a.GetDr() != b.GetDr():
 		return "data rate"
 	case a.GetFrequency() != b.GetFrequency():
@@ -233,7 +255,11 @@ func (n *Network) adopted(ctx context.Context, id network.GroupID) (*group, erro
 	if err != nil {
 		return nil, fmt.Errorf("chirpstack: group %s: %w: address %q", id, network.ErrInvalid, m.GetMcAddr())
 	}
-	g = &group{name: m.GetName(), application: m.GetApplicationId(), addr: uint32(addr), dataRate: int(m.GetDr()), next: m.GetFCnt()}
+	region, err := airtime.ParseRegion(m.GetRegion().String())
+	if err != nil {
+		return nil, fmt.Errorf("chirpstack: group %s: %w: %w", id, network.ErrInvalid, err)
+	}
+	g = &group{name: m.GetName(), application: m.GetApplicationId(), addr: uint32(addr), region: region, dataRate: int(m.GetDr()), next: m.GetFCnt()}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.groups[id] == nil {
@@ -278,7 +304,7 @@ func (n *Network) Broadcast(ctx context.Context, b network.Broadcast) (uint32, e
 	if err != nil {
 		return 0, err
 	}
-	switch limit, err := n.maxPayload(g.dataRate); {
+	switch limit, err := maxPayload(g.region, g.dataRate); {
 	case err != nil && defended("data-rate"):
 		return bad("%s", err)
 	case len(b.Payload) > limit && defended("payload-size"):

@@ -11,7 +11,6 @@ import (
 
 	"github.com/chirpstack/chirpstack/api/go/v4/api"
 	"github.com/chirpstack/chirpstack/api/go/v4/common"
-	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sower-fuota/sower/engine/network"
@@ -23,9 +22,11 @@ type Application struct{ ID, Name string }
 // Profile is a device profile, as far as updates depend on it.
 type Profile struct {
 	ID, Name            string
+	Region              string // "EU868" …
 	MACVersion          string // "1.0.4"
 	LoRaWAN11           bool
 	OTAA                bool          // devices join; without, they are personalised (ABP)
+	ClassB              bool          // devices can be in class B
 	ClassC              bool          // devices are in class C all the time
 	UplinkInterval      time.Duration // that the operator expects
 	TS003, TS004, TS005 bool          // ChirpStack handles the package itself
@@ -57,44 +58,22 @@ type Readiness struct {
 // major version ChirpStack keeps its API.
 const works = "ChirpStack 4.12 or a later 4.x works"
 
-// Version returns the version of the server, and ErrInvalid for one that the package does not work with.
-func (n *Network) Version(ctx context.Context) (string, error) {
-	res, err := get(ctx, n, "version", api.NewInternalServiceClient(n.conn).GetVersion, &emptypb.Empty{})
-	if errors.Is(err, errNoRight) {
-		return n.least(ctx)
-	}
-	if errors.Is(err, errUnimplemented) {
-		return "", fmt.Errorf("chirpstack: version: %w: the server does not tell its version; %s", network.ErrInvalid, works)
-	}
-	if err != nil {
-		return "", err
-	}
-	text := res.GetVersion()
-	var major, minor int
-	switch _, err := fmt.Sscanf(text, "%d.%d", &major, &minor); {
-	case !defended("version-gate"):
-	case err != nil:
-		return text, fmt.Errorf("chirpstack: version: %w: %q is not readable; %s", network.ErrInvalid, text, works)
-	case major != 4:
-		return text, fmt.Errorf("chirpstack: version: %w: %s has another API; %s", network.ErrInvalid, text, works)
-	case minor < 12:
-		return text, fmt.Errorf("chirpstack: version: %w: %s has no place for GenAppKey; %s", network.ErrInvalid, text, works)
-	}
-	return text, nil
-}
+// least is the version as far as an API key can learn it: ChirpStack tells the number to users who log in only.
+const least = "4.12 or later"
 
-// least is the version as far as an API key can tell: ChirpStack answers GetVersion to users only. The service of
-// deployments came with 4.12, as GenAppKey did; whether the key may look at deployments does not matter.
-func (n *Network) least(ctx context.Context) (string, error) {
+// Version returns "4.12 or later", and ErrInvalid for a server that the package does not work with. It asks for the
+// service of deployments, which came with 4.12, as GenAppKey did; whether the key may look at deployments does not
+// matter.
+func (n *Network) Version(ctx context.Context) (string, error) {
 	_, err := get(ctx, n, "version", api.NewFuotaServiceClient(n.conn).ListDeployments,
 		&api.ListFuotaDeploymentsRequest{Limit: 1, ApplicationId: "00000000-0000-0000-0000-000000000000"})
 	switch {
-	case errors.Is(err, network.ErrUnavailable):
-		return "", err
 	case errors.Is(err, errUnimplemented) && defended("version-gate"):
-		return "older than 4.12", fmt.Errorf("chirpstack: version: %w: the server is older than 4.12 and has no place for GenAppKey; %s", network.ErrInvalid, works)
+		return "", fmt.Errorf("chirpstack: version: %w: the server is older than 4.12 and has no place for GenAppKey; %s", network.ErrInvalid, works)
+	case err != nil && !errors.Is(err, errNoRight) && !errors.Is(err, errUnimplemented):
+		return "", err
 	}
-	return "4.12 or later", nil
+	return least, nil
 }
 
 // Application returns an application. One that does not exist is ErrNotFound for the token of an administrator,
@@ -158,10 +137,10 @@ func (n *Network) Profile(ctx context.Context, id string) (Profile, error) {
 	}
 	p, app := res.GetDeviceProfile(), res.GetDeviceProfile().GetAppLayerParams()
 	return Profile{
-		ID: p.GetId(), Name: p.GetName(),
+		ID: p.GetId(), Name: p.GetName(), Region: p.GetRegion().String(),
 		MACVersion: strings.ReplaceAll(strings.TrimPrefix(p.GetMacVersion().String(), "LORAWAN_"), "_", "."),
 		LoRaWAN11:  p.GetMacVersion() == common.MacVersion_LORAWAN_1_1_0, OTAA: p.GetSupportsOtaa(),
-		ClassC: p.GetSupportsClassC() && defended("profile-class"), UplinkInterval: time.Duration(p.GetUplinkInterval()) * time.Second,
+		ClassB: p.GetSupportsClassB(), ClassC: p.GetSupportsClassC() && defended("profile-class"), UplinkInterval: time.Duration(p.GetUplinkInterval()) * time.Second,
 		TS003: app.GetTs003Version() != api.Ts003Version_TS003_NOT_IMPLEMENTED,
 		TS004: app.GetTs004Version() != api.Ts004Version_TS004_NOT_IMPLEMENTED && defended("profile-packages"),
 		TS005: app.GetTs005Version() != api.Ts005Version_TS005_NOT_IMPLEMENTED && defended("profile-packages"),
@@ -196,6 +175,9 @@ func (n *Network) gateways(ctx context.Context, application, group string) ([]Ga
 		}
 		g := GatewayState{Gateway: network.Gateway{ID: id, Name: item.GetName(), Online: item.GetState() == api.GatewayState_ONLINE},
 			RegionConfig: item.GetProperties()["region_config_id"]}
+		if g.RegionConfig != "" {
+			g.Region = item.GetProperties()["region_common_name"]
+		}
 		if at := item.GetLastSeenAt(); at != nil {
 			g.LastSeen = at.AsTime()
 		}

@@ -3,11 +3,8 @@ package chirpstack
 import (
 	"bytes"
 	"context"
-	"crypto/aes"
 	"crypto/cipher"
-	"crypto/pbkdf2"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -19,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/internal/passphrase"
 )
 
 var (
@@ -40,16 +38,10 @@ var (
 //
 //	70b3d57ed0000001 key and tag, 32 bytes in hexadecimal
 //
-// Lines are in order of the DevEUI. The key of the cipher is PBKDF2 (RFC 8018) of passphrase and salt, as for the
-// signing keys of package bundle. Nonces are the DevEUI and 4 zero bytes, and 12 bytes 0xff for the seal: the salt
-// is new whenever a file is written, and a device stands in it once. What is authenticated with each is the header.
-const (
-	keyFileTitle  = "SOWER ROOT KEYS 1"
-	keySaltSize   = 32
-	keyIterations = 600_000
-	// maxKeyIterations is where a file becomes an attack on the reader's time.
-	maxKeyIterations = 10_000_000
-)
+// Lines are in order of the DevEUI. The cipher is that of package passphrase. Nonces are the DevEUI and 4 zero bytes,
+// and 12 bytes 0xff for the seal: the salt is new whenever a file is written, and a device stands in it once. What is
+// authenticated with each is the header.
+const keyFileTitle = "SOWER ROOT KEYS 1"
 
 // KeyFile is a [KeySource] on an encrypted file. The keys stay encrypted in memory.
 type KeyFile struct {
@@ -60,23 +52,7 @@ type KeyFile struct {
 }
 
 func keyFileHeader(salt []byte, n int) []byte {
-	return fmt.Appendf(nil, "%s\nCipher: AES-256-GCM\nKDF: PBKDF2-HMAC-SHA256\nIterations: %d\nSalt: %x\n", keyFileTitle, n, salt)
-}
-
-func keyFileCipher(passphrase, salt []byte, n int) (cipher.AEAD, error) {
-	if len(passphrase) == 0 {
-		return nil, fmt.Errorf("%w: the passphrase is empty", ErrPassphrase)
-	}
-	key, err := pbkdf2.Key(sha256.New, string(passphrase), salt, n, 32)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(key)
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCM(block)
+	return fmt.Appendf(nil, "%s\nCipher: %s\nKDF: %s\nIterations: %d\nSalt: %x\n", keyFileTitle, passphrase.CipherName, passphrase.KDFName, n, salt)
 }
 
 func keyNonce(device network.EUI64) []byte { return append(device[:], 0, 0, 0, 0) }
@@ -86,20 +62,20 @@ var sealNonce = bytes.Repeat([]byte{0xff}, 12)
 // SealKeys encrypts root keys. plain has one line per device: DevEUI and key in hexadecimal, apart by a comma or
 // by space; lines that begin with # and empty lines are skipped. It returns the file and how many devices it has.
 // Errors name the line and do not show what stands in it.
-func SealKeys(plain, passphrase []byte) ([]byte, int, error) {
-	return sealKeys(plain, passphrase, keyIterations)
+func SealKeys(plain, pass []byte) ([]byte, int, error) {
+	return sealKeys(plain, pass, passphrase.Iterations)
 }
 
-func sealKeys(plain, passphrase []byte, iterations int) ([]byte, int, error) {
+func sealKeys(plain, pass []byte, iterations int) ([]byte, int, error) {
 	keys, err := parsePlainKeys(plain)
 	if err != nil {
 		return nil, 0, err
 	}
-	salt := make([]byte, keySaltSize)
+	salt := make([]byte, passphrase.SaltSize)
 	rand.Read(salt) // never fails: crypto/rand
-	aead, err := keyFileCipher(passphrase, salt, iterations)
+	aead, err := passphrase.Cipher(pass, salt, iterations)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, fmt.Errorf("%w: %w", ErrPassphrase, err)
 	}
 	devices := make([]network.EUI64, 0, len(keys))
 	for device := range keys {
@@ -150,7 +126,7 @@ func parsePlainKeys(plain []byte) (map[network.EUI64]network.Key, error) {
 }
 
 // OpenKeyFile reads a file that [SealKeys] wrote; name is for people. Errors wrap [ErrKeyFile] or [ErrPassphrase].
-func OpenKeyFile(name string, text, passphrase []byte) (*KeyFile, error) {
+func OpenKeyFile(name string, text, pass []byte) (*KeyFile, error) {
 	bad := func(format string, args ...any) (*KeyFile, error) {
 		return nil, fmt.Errorf("%w: %s: %s", ErrKeyFile, name, fmt.Sprintf(format, args...))
 	}
@@ -168,20 +144,20 @@ func OpenKeyFile(name string, text, passphrase []byte) (*KeyFile, error) {
 		return bad("it ends in its header")
 	}
 	n, err := strconv.Atoi(fields["Iterations"])
-	if err != nil || n < 1 || n > maxKeyIterations {
-		return bad("%q iterations, want 1..%d", fields["Iterations"], maxKeyIterations)
+	if err != nil || n < 1 || n > passphrase.MaxIterations {
+		return bad("%q iterations, want 1..%d", fields["Iterations"], passphrase.MaxIterations)
 	}
 	salt, err := hex.DecodeString(fields["Salt"])
-	if err != nil || len(salt) != keySaltSize {
-		return bad("its salt is not %d bytes in hexadecimal", keySaltSize)
+	if err != nil || len(salt) != passphrase.SaltSize {
+		return bad("its salt is not %d bytes in hexadecimal", passphrase.SaltSize)
 	}
 	seal, err := hex.DecodeString(fields["Seal"])
 	if err != nil {
 		return bad("its seal is not hexadecimal")
 	}
 	f := &KeyFile{name: name, header: keyFileHeader(salt, n), sealed: map[network.EUI64][]byte{}}
-	if f.aead, err = keyFileCipher(passphrase, salt, n); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	if f.aead, err = passphrase.Cipher(pass, salt, n); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", name, ErrPassphrase, err)
 	}
 	if _, err := f.aead.Open(nil, sealNonce, seal, slices.Concat(f.header, lines)); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, ErrPassphrase)

@@ -57,7 +57,7 @@ func TestTLS(t *testing.T) {
 	}
 	f := &fake{}
 	s := grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&cert)))
-	api.RegisterInternalServiceServer(s, f)
+	api.RegisterFuotaServiceServer(s, fuotaService{fake: f})
 	go s.Serve(l)
 	t.Cleanup(s.Stop)
 	for _, tt := range []struct {

@@ -73,7 +73,7 @@ func TestWebhook(t *testing.T) {
 		{"JSON", "POST", "event=up", good, up, 200},
 		{"the same again", "POST", "event=up", good, up, 200},
 		{"protobuf", "POST", "event=up", good, binary, 200},
-		{"of no use", "POST", "event=status", good, []byte(`{}`), 200},
+		{"of no use", "POST", "event=location", good, []byte(`{}`), 200},
 		{"no secret", "POST", "event=up", "", up, 401},
 		{"wrong secret", "POST", "event=up", good + "0", up, 401},
 		{"secret as basic", "POST", "event=up", "Basic " + hookSecret, up, 401},

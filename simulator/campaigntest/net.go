@@ -69,7 +69,7 @@ type queued struct {
 func New(w *world.World, seed uint64) *Net {
 	return &Net{World: w, rng: rand.New(rand.NewPCG(seed, 1)), byEUI: map[network.EUI64]*Device{},
 		groups: map[network.GroupID]*group{}, Calls: map[string]int{},
-		Caps: network.Capabilities{Name: "campaigntest", Version: "1", Region: "EU868", ReportsSent: true,
+		Caps: network.Capabilities{Name: "campaigntest", Version: "1", ReportsSent: true,
 			MulticastClasses: []network.Class{network.ClassC}}}
 }
 

@@ -104,8 +104,7 @@ func (d *Device) pingSlots(r *reception, m modem.Session, addr uint32, from, unt
 	beacon := airtime.BeaconStart(from)
 	if beacon == from {
 		d.phases.Beacons += d.f.cfg.Medium.Plan().Region.BeaconTimeOnAir()
-		key := radio.Key{Device: d.cfg.EUI, Kind: radio.Beacon, Counter: uint32(beacon / airtime.BeaconPeriod)}
-		if _, heard := d.f.cfg.Medium.Carry(key, airtime.UTC(beacon)); heard {
+		if d.f.cfg.Medium.HearsBeacon(d.cfg.EUI, airtime.UTC(beacon)) {
 			r.synchronised = beacon
 		} else {
 			d.count(func(s *Stats) { s.BeaconsLost++ })

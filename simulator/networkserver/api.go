@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/sower-fuota/sower/simulator/radio"
 )
 
 // newGRPC builds the API server.
@@ -133,8 +135,9 @@ func matches(name, search string) bool {
 	return search == "" || strings.Contains(strings.ToLower(name), strings.ToLower(search))
 }
 
-func (s *Server) apiRegion() common.Region {
-	return common.Region(common.Region_value[s.plan.Region.String()])
+// apiRegion is how the API names the region of a plan.
+func apiRegion(p *radio.Plan) common.Region {
+	return common.Region(common.Region_value[p.Region.String()])
 }
 
 type internalService struct {
@@ -230,10 +233,10 @@ func (x profileService) Get(_ context.Context, r *api.GetDeviceProfileRequest) (
 	return &api.GetDeviceProfileResponse{
 		DeviceProfile: &api.DeviceProfile{
 			Id: p.ID, TenantId: x.s.cfg.Tenant.ID, Name: p.Name,
-			Region: x.s.apiRegion(), RegionConfigId: x.s.regionID(),
+			Region: apiRegion(x.s.planOf(p.Region)), RegionConfigId: regionID(x.s.planOf(p.Region)),
 			MacVersion: common.MacVersion_LORAWAN_1_0_4, RegParamsRevision: common.RegParamsRevision_RP002_1_0_3,
-			AdrAlgorithmId: "default", SupportsOtaa: true, FlushQueueOnActivate: p.FlushQueueOnActivate,
-			UplinkInterval: uint32(p.UplinkInterval / time.Second),
+			AdrAlgorithmId: "default", SupportsOtaa: true, SupportsClassB: p.ClassB, FlushQueueOnActivate: p.FlushQueueOnActivate,
+			UplinkInterval: uint32(p.UplinkInterval / time.Second), DeviceStatusReqInterval: uint32(p.StatusRequests),
 			AppLayerParams: &api.AppLayerParams{Ts003Version: p.ClockSync, Ts003FPort: uint32(p.clockPort()), Ts004FPort: 201, Ts005FPort: 200},
 		},
 		CreatedAt: timestamp(x.s.created), UpdatedAt: timestamp(x.s.created),
@@ -252,7 +255,7 @@ func (x profileService) List(_ context.Context, r *api.ListDeviceProfilesRequest
 	for _, p := range x.s.profiles {
 		if tenant == x.s.cfg.Tenant.ID && matches(p.Name, r.Search) && !r.GlobalOnly {
 			all = append(all, &api.DeviceProfileListItem{
-				Id: p.ID, Name: p.Name, Region: x.s.apiRegion(), MacVersion: common.MacVersion_LORAWAN_1_0_4,
+				Id: p.ID, Name: p.Name, Region: apiRegion(x.s.planOf(p.Region)), MacVersion: common.MacVersion_LORAWAN_1_0_4,
 				RegParamsRevision: common.RegParamsRevision_RP002_1_0_3, SupportsOtaa: true,
 				CreatedAt: timestamp(x.s.created), UpdatedAt: timestamp(x.s.created),
 			})

@@ -15,8 +15,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
-
-	"github.com/sower-fuota/sower/simulator/radio"
 )
 
 type deviceService struct {
@@ -64,10 +62,11 @@ func (x deviceService) Get(_ context.Context, r *api.GetDeviceRequest) (*api.Get
 	return &api.GetDeviceResponse{
 		Device: &api.Device{
 			DevEui: d.EUI.String(), JoinEui: d.JoinEUI.String(), Name: d.Name, ApplicationId: d.app.ID,
-			DeviceProfileId: d.profile.ID, IsDisabled: d.Disabled, Tags: maps.Clone(d.Tags), Variables: map[string]string{},
+			DeviceProfileId: d.profile.ID, IsDisabled: d.Disabled, Tags: maps.Clone(d.Tags), Variables: maps.Clone(d.variables),
+			Description: d.description, SkipFcntCheck: d.skipFCntCheck,
 		},
-		CreatedAt: timestamp(x.s.created), UpdatedAt: timestamp(x.s.created), LastSeenAt: timestamp(d.lastSeen),
-		ClassEnabled: common.DeviceClass_CLASS_A,
+		CreatedAt: timestamp(x.s.created), UpdatedAt: timestamp(d.updated), LastSeenAt: timestamp(d.lastSeen),
+		DeviceStatus: d.deviceStatus(), ClassEnabled: common.DeviceClass_CLASS_A,
 	}, nil
 }
 
@@ -123,9 +122,9 @@ func (x deviceService) List(_ context.Context, r *api.ListDevicesRequest) (*api.
 	resp := &api.ListDevicesResponse{TotalCount: uint32(len(all))}
 	for _, d := range page(all, r.Limit, r.Offset) {
 		resp.Result = append(resp.Result, &api.DeviceListItem{
-			DevEui: d.EUI.String(), Name: d.Name, DeviceProfileId: d.profile.ID, DeviceProfileName: d.profile.Name,
-			CreatedAt: timestamp(x.s.created), UpdatedAt: timestamp(x.s.created), LastSeenAt: timestamp(d.lastSeen),
-			Tags: maps.Clone(d.Tags),
+			DevEui: d.EUI.String(), Name: d.Name, Description: d.description, DeviceProfileId: d.profile.ID, DeviceProfileName: d.profile.Name,
+			CreatedAt: timestamp(x.s.created), UpdatedAt: timestamp(d.updated), LastSeenAt: timestamp(d.lastSeen),
+			DeviceStatus: d.deviceStatus(), Tags: maps.Clone(d.Tags),
 		})
 	}
 	return resp, nil
@@ -246,7 +245,8 @@ type bucket struct {
 	byHz  []int // by index of the channel
 }
 
-func (m *metrics) add(now time.Time, plan *radio.Plan, r *reception) {
+func (m *metrics) add(now time.Time, r *reception) {
+	plan := r.plan
 	for _, list := range []struct {
 		buckets *[]bucket
 		length  time.Duration
@@ -303,17 +303,18 @@ func (x deviceService) GetLinkMetrics(_ context.Context, r *api.GetDeviceLinkMet
 		GwSnr:     metric("SNR", common.MetricKind_GAUGE, "snr"),
 		Errors:    metric("Errors", common.MetricKind_ABSOLUTE),
 	}
+	plan := x.s.planOf(d.profile.Region)
 	var drs []int
 	var labels []string
 	for i := range 16 {
-		if rate, err := x.s.plan.Region.DataRate(i); err == nil && rate.Uplink {
+		if rate, err := plan.Region.DataRate(i); err == nil && rate.Uplink {
 			drs = append(drs, i)
 			labels = append(labels, strconv.Itoa(i))
 		}
 	}
 	resp.RxPacketsPerDr = metric("Received / DR", common.MetricKind_ABSOLUTE, labels...)
 	var channels []string
-	for _, f := range x.s.plan.Channels() {
+	for _, f := range plan.Channels() {
 		channels = append(channels, strconv.FormatUint(uint64(f), 10))
 	}
 	resp.RxPacketsPerFreq = metric("Received / frequency", common.MetricKind_ABSOLUTE, channels...)

@@ -3,6 +3,7 @@ package networkserver
 import (
 	"bytes"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/sower-fuota/sower/simulator/radio"
 )
 
 // What the configuration provides can also be made through the API, as far as a client of a new server needs
@@ -65,13 +68,14 @@ func (x profileService) Create(_ context.Context, r *api.CreateDeviceProfileRequ
 	if p.Name == "" {
 		return nil, errNoName
 	}
-	if p.Region != x.s.apiRegion() || p.SupportsClassC || p.SupportsClassB {
-		return nil, status.Errorf(codes.Unimplemented, "only class A profiles of %s are simulated", x.s.plan.Region)
+	i := slices.IndexFunc(x.s.plans, func(plan *radio.Plan) bool { return apiRegion(plan) == p.Region })
+	if i < 0 || p.SupportsClassC || p.SupportsClassB {
+		return nil, status.Errorf(codes.Unimplemented, "only class A profiles of %s are simulated", x.s.regions())
 	}
 	profile := &DeviceProfile{
-		ID: x.s.newID("device profile"), Name: p.Name, FlushQueueOnActivate: p.FlushQueueOnActivate,
-		UplinkInterval: time.Duration(p.UplinkInterval) * time.Second,
-		ClockSync:      p.AppLayerParams.GetTs003Version(), ClockSyncPort: uint8(p.AppLayerParams.GetTs003FPort()),
+		ID: x.s.newID("device profile"), Name: p.Name, Region: x.s.plans[i].Region, FlushQueueOnActivate: p.FlushQueueOnActivate,
+		UplinkInterval: time.Duration(p.UplinkInterval) * time.Second, StatusRequests: int(p.DeviceStatusReqInterval),
+		ClockSync: p.AppLayerParams.GetTs003Version(), ClockSyncPort: uint8(p.AppLayerParams.GetTs003FPort()),
 	}
 	x.s.profiles = append(x.s.profiles, profile)
 	x.s.sortTables()
@@ -114,7 +118,7 @@ func (x gatewayService) Create(_ context.Context, r *api.CreateGatewayRequest) (
 	if x.s.gatewayByID(id) != nil {
 		return nil, x.s.errDuplicate("gateway", "gateway_id")
 	}
-	x.s.gateways = append(x.s.gateways, &gateway{Gateway: Gateway{ID: id, Name: g.Name}, created: x.s.world.Now()})
+	x.s.gateways = append(x.s.gateways, &gateway{Gateway: Gateway{ID: id, Name: g.Name}, plan: x.s.plans[0], created: x.s.world.Now()})
 	x.s.sortTables()
 	return &emptypb.Empty{}, nil
 }
@@ -139,37 +143,80 @@ func (x gatewayService) Delete(_ context.Context, r *api.DeleteGatewayRequest) (
 }
 
 func (x deviceService) Create(_ context.Context, r *api.CreateDeviceRequest) (*emptypb.Empty, error) {
-	d := r.Device
-	if d == nil {
-		return nil, errMissing("device")
-	}
-	eui, err := parseEUI(d.DevEui)
-	if err != nil {
-		return nil, err
-	}
-	join, err := parseEUI(d.JoinEui)
-	if err != nil {
-		return nil, err
-	}
-	app, err := parseUUID(d.ApplicationId)
-	if err != nil {
-		return nil, err
-	}
-	profile, err := parseUUID(d.DeviceProfileId)
+	d, app, profile, err := x.s.deviceOf(r.Device)
 	if err != nil {
 		return nil, err
 	}
 	switch {
 	case d.Name == "":
 		return nil, errNoName
-	case x.s.byEUI[eui] != nil:
+	case x.s.byEUI[d.EUI] != nil:
 		return nil, x.s.errDuplicate("device", "dev_eui")
 	case x.s.app(app) == nil || x.s.profile(profile) == nil:
 		return nil, x.s.errForeignKey("device")
 	}
-	x.s.addDevice(Device{EUI: eui, JoinEUI: join, Name: d.Name, Tags: d.Tags, Disabled: d.IsDisabled}, x.s.app(app), x.s.profile(profile))
+	x.s.addDevice(d, x.s.app(app), x.s.profile(profile))
+	x.s.byEUI[d.EUI].describe(r.Device)
 	x.s.sortTables()
 	return &emptypb.Empty{}, nil
+}
+
+// Update replaces everything that a client may say of a device. Keys, session, queue and status stay, and so does its
+// membership in groups, whatever application it is in now.
+func (x deviceService) Update(_ context.Context, r *api.UpdateDeviceRequest) (*emptypb.Empty, error) {
+	d, app, profile, err := x.s.deviceOf(r.Device)
+	if err != nil {
+		return nil, err
+	}
+	have := x.s.byEUI[d.EUI]
+	switch {
+	case have == nil:
+		err = lookupError{errAbsent(d.EUI.String())}
+	case x.s.app(app) == nil || x.s.profile(profile) == nil:
+		err = lookupError{x.s.errForeignKey("device")}
+	}
+	if d.Name == "" { // looked at before the database is, but after the rights of the key
+		if err != nil {
+			return nil, lookupError{errNoName}
+		}
+		return nil, errNoName
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.Keys = have.Keys
+	if x.s.planOf(x.s.profile(profile).Region) != x.s.planOf(have.profile.Region) {
+		have.uplinks = metrics{} // which count by the channels of the region
+	}
+	have.Device, have.app, have.profile, have.updated = d, x.s.app(app), x.s.profile(profile), x.s.world.Now()
+	have.describe(r.Device)
+	return &emptypb.Empty{}, nil
+}
+
+// deviceOf reads a device of a request: what is malformed is refused in the order of the original.
+func (s *Server) deviceOf(d *api.Device) (out Device, app, profile string, err error) {
+	if d == nil {
+		return out, "", "", errMissing("device")
+	}
+	if out.EUI, err = parseEUI(d.DevEui); err != nil {
+		return out, "", "", err
+	}
+	if app, err = parseUUID(d.ApplicationId); err != nil {
+		return out, "", "", err
+	}
+	if profile, err = parseUUID(d.DeviceProfileId); err != nil {
+		return out, "", "", err
+	}
+	if out.JoinEUI, err = parseEUI(d.JoinEui); err != nil {
+		return out, "", "", err
+	}
+	out.Application, out.Profile, out.Name, out.Tags, out.Disabled = app, profile, d.Name, maps.Clone(d.Tags), d.IsDisabled
+	return out, app, profile, nil
+}
+
+// describe keeps what matters to nobody but those who read it again.
+func (d *device) describe(from *api.Device) {
+	d.description, d.variables, d.skipFCntCheck = from.Description, maps.Clone(from.Variables), from.SkipFcntCheck
 }
 
 func (x deviceService) Delete(_ context.Context, r *api.DeleteDeviceRequest) (*emptypb.Empty, error) {
@@ -243,7 +290,7 @@ func (s *Server) knownTenant(text string) error {
 
 // addDevice puts a device into the tables, which the caller sorts.
 func (s *Server) addDevice(d Device, app *Application, profile *DeviceProfile) {
-	dev := &device{Device: d, app: app, profile: profile, nonces: map[lorawan.DevNonce]bool{}}
+	dev := &device{Device: d, app: app, profile: profile, updated: s.world.Now(), nonces: map[lorawan.DevNonce]bool{}}
 	s.byEUI[d.EUI] = dev
 	s.devices = append(s.devices, dev)
 }

@@ -57,6 +57,12 @@ func TestErrorCodes(t *testing.T) {
 		_, err := mc.Create(ctx, &api.CreateMulticastGroupRequest{MulticastGroup: g})
 		return err
 	}
+	update := func(change func(*api.Device)) error {
+		d := &api.Device{DevEui: eui(1).String(), Name: "meter", ApplicationId: appID, DeviceProfileId: profileID}
+		change(d)
+		_, err := dev.Update(ctx, &api.UpdateDeviceRequest{Device: d})
+		return err
+	}
 	one := eui(1).String()
 	for _, tt := range []struct {
 		name string
@@ -112,7 +118,14 @@ func TestErrorCodes(t *testing.T) {
 		{"groups without application", second(mc.List(ctx, &api.ListMulticastGroupsRequest{})), codes.InvalidArgument, ""},
 
 		{"device: no device", second(dev.Create(ctx, &api.CreateDeviceRequest{})), codes.InvalidArgument, "device is missing"},
-		{"not copied: updating a device", second(dev.Update(ctx, &api.UpdateDeviceRequest{})), codes.Unimplemented, ""},
+		{"update: no device", second(dev.Update(ctx, &api.UpdateDeviceRequest{})), codes.InvalidArgument, "device is missing"},
+		{"update: malformed EUI", update(func(d *api.Device) { d.DevEui = "zz" }), codes.Internal, ""},
+		{"update: malformed application", update(func(d *api.Device) { d.ApplicationId = "x" }), codes.InvalidArgument, ""},
+		{"update: missing", update(func(d *api.Device) { d.DevEui = "0102030405060708" }), codes.NotFound, "0102030405060708"},
+		{"update: application missing", update(func(d *api.Device) { d.ApplicationId = missing }), codes.Internal, "foreign key"},
+		{"update: profile missing", update(func(d *api.Device) { d.DeviceProfileId = missing }), codes.Internal, "foreign key"},
+		{"update: no name", update(func(d *api.Device) { d.Name = "" }), codes.InvalidArgument, "name is not set"},
+		{"update: nameless and missing", update(func(d *api.Device) { d.DevEui, d.Name = "0102030405060708", "" }), codes.InvalidArgument, "name is not set"},
 		{"not copied: login", second(api.NewInternalServiceClient(n.conn).Login(ctx, &api.LoginRequest{})), codes.Unimplemented, ""},
 		{"not copied: FUOTA", second(api.NewFuotaServiceClient(n.conn).CreateDeployment(ctx, &api.CreateFuotaDeploymentRequest{})), codes.Unimplemented, ""},
 	} {

@@ -2,6 +2,7 @@ package networkserver
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +28,11 @@ import (
 // gatewayEvent takes a message of a gateway; the broker calls it before it acknowledges the message.
 func (s *Server) gatewayEvent(topic string, payload []byte) {
 	part := strings.Split(topic, "/")
-	if len(part) != 5 || part[0] != s.regionID() || part[1] != "gateway" || part[3] != "event" {
+	if len(part) != 5 || part[1] != "gateway" || part[3] != "event" {
+		return
+	}
+	i := slices.IndexFunc(s.plans, func(p *radio.Plan) bool { return regionID(p) == part[0] })
+	if i < 0 {
 		return
 	}
 	var m proto.Message
@@ -63,11 +68,12 @@ func (s *Server) gatewayEvent(topic string, payload []byte) {
 			s.log.Warn("event of an unknown gateway", "gateway", part[2])
 			return
 		}
+		g.plan = s.plans[i]
 		switch m := m.(type) {
 		case *gw.GatewayStats:
 			g.seen, g.inRegion, g.json = s.world.Now(), true, json
 		case *gw.UplinkFrame:
-			s.uplinkFrame(id, m)
+			s.uplinkFrame(g, m)
 		case *gw.DownlinkTxAck:
 			status, item := gw.TxAckStatus_INTERNAL_ERROR, 0
 			for i, it := range m.Items {
@@ -81,25 +87,25 @@ func (s *Server) gatewayEvent(topic string, payload []byte) {
 }
 
 // uplinkFrame takes a frame that a gateway has heard.
-func (s *Server) uplinkFrame(id lorawan.EUI64, m *gw.UplinkFrame) {
+func (s *Server) uplinkFrame(g *gateway, m *gw.UplinkFrame) {
 	tx, rx := m.TxInfo, m.RxInfo
 	if tx == nil || rx == nil || len(m.PhyPayload) < 12 || rx.CrcStatus == gw.CRCStatus_BAD_CRC {
 		return
 	}
-	dr, ok := s.dataRate(tx.Modulation)
+	dr, ok := dataRate(g.plan, tx.Modulation)
 	if !ok {
-		s.log.Warn("uplink with unknown modulation", "gateway", id)
+		s.log.Warn("uplink with unknown modulation", "gateway", g.ID)
 		return
 	}
 	now := s.world.Now()
-	s.hear(hearing{gateway: id, signal: radio.Signal{RSSI: int(rx.Rssi), SNR: rx.Snr}, uplinkID: rx.UplinkId, context: rx.Context},
+	s.hear(g.plan, hearing{gateway: g.ID, signal: radio.Signal{RSSI: int(rx.Rssi), SNR: rx.Snr}, uplinkID: rx.UplinkId, context: rx.Context},
 		radio.Frame{Payload: m.PhyPayload, Frequency: tx.Frequency, DataRate: dr, End: now})
 }
 
 // dataRate is the uplink data rate of a modulation.
-func (s *Server) dataRate(m *gw.Modulation) (int, bool) {
+func dataRate(p *radio.Plan, m *gw.Modulation) (int, bool) {
 	for dr := range 16 {
-		rate, err := s.plan.Region.DataRate(dr)
+		rate, err := p.Region.DataRate(dr)
 		if err != nil || !rate.Uplink {
 			continue
 		}
@@ -116,7 +122,7 @@ func (s *Server) dataRate(m *gw.Modulation) (int, bool) {
 func (s *Server) command(d *downlink) {
 	m := &gw.DownlinkFrame{DownlinkId: d.id, GatewayId: d.gateway.ID.String()}
 	for _, it := range d.items {
-		m.Items = append(m.Items, &gw.DownlinkFrameItem{PhyPayload: it.payload, TxInfo: s.txInfo(it, d.context)})
+		m.Items = append(m.Items, &gw.DownlinkFrameItem{PhyPayload: it.payload, TxInfo: txInfo(d.gateway.plan, it, d.context)})
 	}
 	var payload []byte
 	var err error
@@ -129,11 +135,11 @@ func (s *Server) command(d *downlink) {
 		s.log.Error("gateway command", "err", err)
 		return
 	}
-	s.outbox = append(s.outbox, event{topic: s.regionID() + "/gateway/" + d.gateway.ID.String() + "/command/down", raw: payload})
+	s.outbox = append(s.outbox, event{topic: regionID(d.gateway.plan) + "/gateway/" + d.gateway.ID.String() + "/command/down", raw: payload})
 }
 
-func (s *Server) txInfo(it downlinkItem, context []byte) *gw.DownlinkTxInfo {
-	info := &gw.DownlinkTxInfo{Frequency: it.frequency, Power: 16, Modulation: s.modulation(it.dataRate), Context: context}
+func txInfo(p *radio.Plan, it downlinkItem, context []byte) *gw.DownlinkTxInfo {
+	info := &gw.DownlinkTxInfo{Frequency: it.frequency, Power: 16, Modulation: modulation(p, it.dataRate), Context: context}
 	switch {
 	case it.at.IsZero():
 		info.Timing = &gw.Timing{Parameters: &gw.Timing_Immediately{Immediately: &gw.ImmediatelyTimingInfo{}}}

@@ -30,6 +30,10 @@
 //	expired and oversize frames vanish              expires_at, data                            TestExpiredAndOversizeFramesVanish
 //	an unknown data rate is tried for ever          the group's dr                              TestUnknownDataRateIsTriedForEver
 //	a gateway without region: tried for ever        GatewayService.Create, no statistics        TestGatewayThatNeverReported
+//	a gateway hears a device of another region:     DeviceProfile.Region                        TestRegionOfTheProfile
+//	thrown away
+//	the region of a group decides nothing: the      the group's region                          TestRegionOfAGroupIsNeverLookedAt
+//	gateways' do
 //	no acknowledgement: sent again each lock        Faults.Acks, Lost                           TestFrameIsSentAgainUntilItIsAcknowledged
 //	acknowledgement late, or later than 30 s        Faults.Acks, Delay                          TestLateAcknowledgement
 //	refused by the gateway: deleted silently        Faults.Acks, Status                         TestRefusedFrameIsDeletedSilently
@@ -42,6 +46,9 @@
 //	unavailable before, deadline after the commit   Faults.Calls, Unavailable and ReplyLost     TestCallFaults
 //	restart: queues survive, frames on the way not  Faults.Restarts                             TestRestartKeepsTheQueueOnly
 //	Update replaces the frame counter               always                                      TestUpdateRollsTheCounterBack
+//	DeviceService.Update drops what it is not told  always                                      TestUpdateDevice
+//	DevStatusReq takes room from a full message     DeviceProfile.StatusRequests                TestDeviceStatusGoesFirst
+//	no battery level: external power, or unknown    the answer of the device                    TestDeviceStatus
 //	irregular error codes                           always                                      TestErrorCodes
 //	keys of a tenant, keys that only read           Config.Keys                                 TestKeys
 //	words of a violated constraint                  Config.Database                             TestErrorCodes, TestSQLiteErrors
@@ -56,8 +63,8 @@
 //
 // # Not copied
 //
-// Users, logins, tenants beyond one, changing what exists other than groups, unicast of classes B and C, ADR and
-// other MAC commands, LoRaWAN 1.1, end-to-end encryption, roaming, relays, passive scanning, metrics other than
+// Users, logins, tenants beyond one, changing what exists other than groups and devices, unicast of classes B and C,
+// ADR and MAC commands other than DevStatusReq, LoRaWAN 1.1, end-to-end encryption, roaming, relays, passive scanning, metrics other than
 // link metrics by the hour and the day, streams, the other integrations, FUOTA deployments. These RPCs answer Unimplemented. TS004
 // and TS005 of a profile, which the original handles only within its own deployments, are not offered. The text
 // of a database error has the words by which clients tell them apart, not all of the original's.

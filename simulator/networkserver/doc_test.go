@@ -13,7 +13,7 @@ func TestEveryTrapHasItsTest(t *testing.T) {
 		t.Fatal(err)
 	}
 	var tests []byte
-	for _, file := range []string{"api_test.go", "downlink_test.go", "multicast_test.go", "server_test.go", "traps_test.go", "traps_api_test.go"} {
+	for _, file := range []string{"api_test.go", "downlink_test.go", "multicast_test.go", "regions_test.go", "server_test.go", "status_test.go", "traps_test.go", "traps_api_test.go"} {
 		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -44,43 +44,69 @@ func (s *Server) acknowledge(d *device, item *queueItem, acked bool) {
 
 // answer uses the downlink opportunity that an uplink has opened.
 func (s *Server) answer(d *device, r *reception, confirmed bool) {
-	rx1, rx2 := s.limits(r)
+	rx1, rx2 := r.limits()
 	item := s.nextItem(d, max(rx1, rx2))
-	if item == nil && !confirmed {
+	status := s.asksStatus(d)
+	if item == nil && !confirmed && !status {
 		return
 	}
-	ses := d.session
-	fCnt := ses.fCntDown
-	mac := &lorawan.MACPayload{FHDR: lorawan.FHDR{DevAddr: ses.addr, FCnt: fCnt, FCtrl: lorawan.FCtrl{ACK: confirmed}}}
-	phy := lorawan.PHYPayload{MHDR: lorawan.MHDR{MType: lorawan.UnconfirmedDataDown, Major: lorawan.LoRaWANR1}, MACPayload: mac}
-	size := 0
-	if item != nil {
-		if item.confirmed {
-			phy.MHDR.MType = lorawan.ConfirmedDataDown
+	fCnt := d.session.fCntDown
+	var frames [2][]byte
+	var carries []bool // the item, by what the gateway is given
+	for i, limit := range []int{rx1, rx2} {
+		f := dataDown{item: item, fCnt: fCnt, ack: confirmed, status: status, more: len(d.queue) > 1}
+		if status {
+			limit -= statusReqSize
 		}
-		mac.FHDR.FCtrl.FPending = len(d.queue) > 1
-		mac.FPort = &item.fPort
-		mac.FRMPayload = []lorawan.Payload{&lorawan.DataPayload{Bytes: append([]byte(nil), item.data...)}}
-		size = len(item.data)
+		if item != nil && len(item.data) > limit {
+			if !status {
+				continue
+			}
+			f.item, f.more = nil, true // the request goes first
+		}
+		var err error
+		if frames[i], err = f.encode(d.session); err != nil {
+			s.log.Error("downlink", "device", d.EUI, "err", err)
+			return
+		}
+		carries = append(carries, f.item != nil)
 	}
-	payload, err := encode(phy, ses.appSKey, ses.nwkSKey)
-	if err != nil {
-		s.log.Error("downlink", "device", d.EUI, "err", err)
-		return
-	}
-	ses.fCntDown++
-	first, second := payload, payload
-	if size > rx1 {
-		first = nil
-	}
-	if size > rx2 {
-		second = nil
-	}
-	s.transmit(r, s.cfg.RX1Delay, first, second, func(dl *downlink, status gw.TxAckStatus, window int) {
-		if item != nil {
-			s.sent(d, item, fCnt, dl, status, window)
+	d.session.fCntDown++
+	s.transmit(r, s.cfg.RX1Delay, frames[0], frames[1], func(dl *downlink, st gw.TxAckStatus, window int) {
+		switch {
+		case carries[window]:
+			s.sent(d, item, fCnt, dl, st, window)
+		case status && st != gw.TxAckStatus_OK:
+			s.publishLog(d, integration.LogLevel_ERROR, integration.LogCode_DOWNLINK_GATEWAY, st.String(), nil)
 		}
 	})
+}
+
+// dataDown is a unicast downlink.
+type dataDown struct {
+	item   *queueItem // nil: none
+	fCnt   uint32
+	ack    bool
+	status bool // with DevStatusReq
+	more   bool // items wait
+}
+
+func (f dataDown) encode(ses *session) ([]byte, error) {
+	mac := &lorawan.MACPayload{FHDR: lorawan.FHDR{DevAddr: ses.addr, FCnt: f.fCnt, FCtrl: lorawan.FCtrl{ACK: f.ack}}}
+	phy := lorawan.PHYPayload{MHDR: lorawan.MHDR{MType: lorawan.UnconfirmedDataDown, Major: lorawan.LoRaWANR1}, MACPayload: mac}
+	if f.status {
+		mac.FHDR.FOpts = []lorawan.Payload{&lorawan.MACCommand{CID: lorawan.DevStatusReq}}
+		mac.FHDR.FCtrl.FPending = f.more
+	}
+	if f.item != nil {
+		if f.item.confirmed {
+			phy.MHDR.MType = lorawan.ConfirmedDataDown
+		}
+		mac.FHDR.FCtrl.FPending = f.more
+		mac.FPort = &f.item.fPort
+		mac.FRMPayload = []lorawan.Payload{&lorawan.DataPayload{Bytes: slices.Clone(f.item.data)}}
+	}
+	return encode(phy, ses.appSKey, ses.nwkSKey)
 }
 
 // sent deals with what the gateway said of a unicast item.
@@ -103,19 +129,19 @@ func (s *Server) sent(d *device, item *queueItem, fCnt uint32, dl *downlink, sta
 		QueueItemId: item.id,
 		FCntDown:    fCnt,
 		GatewayId:   dl.gateway.ID.String(),
-		TxInfo:      s.txInfo(dl.items[window], nil),
+		TxInfo:      txInfo(dl.gateway.plan, dl.items[window], nil),
 	})
 }
 
 // limits are the largest application payloads of RX1 and RX2 after an uplink.
-func (s *Server) limits(r *reception) (rx1, rx2 int) {
-	_, dr1 := s.plan.RX1(r.frame.Frequency, r.frame.DataRate)
-	_, dr2 := s.plan.Region.RX2()
+func (r *reception) limits() (rx1, rx2 int) {
+	_, dr1 := r.plan.RX1(r.frame.Frequency, r.frame.DataRate)
+	_, dr2 := r.plan.Region.RX2()
 	for _, w := range []struct {
 		dr    int
 		limit *int
 	}{{dr1, &rx1}, {dr2, &rx2}} {
-		if n, err := s.plan.MaxPayload(w.dr, airtime.Downlink); err == nil {
+		if n, err := r.plan.MaxPayload(w.dr, airtime.Downlink); err == nil {
 			*w.limit = n
 		}
 	}
@@ -151,8 +177,8 @@ func (s *Server) transmit(r *reception, delay time.Duration, rx1, rx2 []byte, ac
 	}
 	d := &downlink{gateway: g, context: r.heard[0].context}
 	d.acked = func(status gw.TxAckStatus, window int) { acked(d, status, window) }
-	f1, dr1 := s.plan.RX1(r.frame.Frequency, r.frame.DataRate)
-	f2, dr2 := s.plan.Region.RX2()
+	f1, dr1 := r.plan.RX1(r.frame.Frequency, r.frame.DataRate)
+	f2, dr2 := r.plan.Region.RX2()
 	for _, w := range []downlinkItem{
 		{payload: rx1, frequency: f1, dataRate: dr1, delay: delay},
 		{payload: rx2, frequency: f2, dataRate: dr2, delay: delay + time.Second},

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/sower-fuota/sower/simulator/radio"
 )
 
 type event struct {
@@ -113,4 +115,14 @@ func (s *Server) deviceInfo(d *device) *integration.DeviceInfo {
 	}
 }
 
-func (s *Server) regionID() string { return strings.ToLower(s.plan.Region.String()) }
+// regionID is the id of the region's configuration, and the topic prefix of its gateways.
+func regionID(p *radio.Plan) string { return strings.ToLower(p.Region.String()) }
+
+// regions names the regions that are simulated.
+func (s *Server) regions() string {
+	var names []string
+	for _, p := range s.plans {
+		names = append(names, p.Region.String())
+	}
+	return strings.Join(names, ", ")
+}

@@ -24,6 +24,7 @@ const (
 // gateway is a gateway on the simulated radio or, without one, whoever speaks for it over MQTT.
 type gateway struct {
 	Gateway
+	plan     *radio.Plan // of the region from which it reports
 	created  time.Time
 	radio    *radio.Gateway
 	down     bool        // cut off
@@ -61,7 +62,12 @@ func (s *Server) properties(g *gateway) map[string]string {
 	if !g.inRegion {
 		return map[string]string{}
 	}
-	return map[string]string{"region_config_id": s.regionID(), "region_common_name": s.plan.Region.String()}
+	return regionMetadata(g.plan)
+}
+
+// regionMetadata is what the server adds to what a gateway reports.
+func regionMetadata(p *radio.Plan) map[string]string {
+	return map[string]string{"region_config_id": regionID(p), "region_common_name": p.Region.String()}
 }
 
 // downlink is what is handed to a gateway: windows in order of preference, of which it uses one.
@@ -142,7 +148,7 @@ func (s *Server) program(d *downlink) (status gw.TxAckStatus, item int, ack time
 		case err == nil:
 			g.starts = append(g.starts, at)
 			if g.BasicsStation { // reports what has been sent
-				ack = at.Add(s.timeOnAir(it))
+				ack = at.Add(timeOnAir(g.plan, it))
 			}
 			return gw.TxAckStatus_OK, i, ack
 		case errors.Is(err, radio.ErrTooLate):
@@ -156,8 +162,8 @@ func (s *Server) program(d *downlink) (status gw.TxAckStatus, item int, ack time
 	return status, 0, ack
 }
 
-func (s *Server) timeOnAir(it downlinkItem) time.Duration {
-	rate, err := s.plan.Region.DataRate(it.dataRate)
+func timeOnAir(p *radio.Plan, it downlinkItem) time.Duration {
+	rate, err := p.Region.DataRate(it.dataRate)
 	if err != nil {
 		return 0
 	}

@@ -227,7 +227,7 @@ func (s *Server) dispatch(g *group, item *groupItem) error {
 	if !item.expires.IsZero() && now.After(item.expires) {
 		return fmt.Errorf("expired at %s", item.expires.Format(time.RFC3339))
 	}
-	limit, err := s.plan.MaxPayload(int(g.conf.Dr), airtime.Downlink)
+	limit, err := gateway.plan.MaxPayload(int(g.conf.Dr), airtime.Downlink)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errStays, err)
 	}
@@ -260,7 +260,7 @@ func (s *Server) dispatch(g *group, item *groupItem) error {
 	}
 	s.hand(d)
 	s.overhear(d, "command/down", &gw.DownlinkFrame{DownlinkId: d.id, GatewayId: gateway.ID.String(),
-		Items: []*gw.DownlinkFrameItem{{PhyPayload: payload, TxInfo: s.txInfo(d.items[0], nil)}}})
+		Items: []*gw.DownlinkFrameItem{{PhyPayload: payload, TxInfo: txInfo(gateway.plan, d.items[0], nil)}}})
 	return nil
 }
 
@@ -275,7 +275,7 @@ func (s *Server) overhear(d *downlink, kind string, m proto.Message) {
 		s.log.Error("gateway topic", "err", err)
 		return
 	}
-	s.outbox = append(s.outbox, event{topic: s.regionID() + "/gateway/" + d.gateway.ID.String() + "/" + kind, raw: payload})
+	s.outbox = append(s.outbox, event{topic: regionID(d.gateway.plan) + "/gateway/" + d.gateway.ID.String() + "/" + kind, raw: payload})
 }
 
 // drop takes an item out of the queue; one that is not there any more was flushed.

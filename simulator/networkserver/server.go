@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/chirpstack/chirpstack/api/go/v4/api"
 	"google.golang.org/grpc"
 
+	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/simulator/radio"
 	"github.com/sower-fuota/sower/simulator/world"
 )
@@ -21,13 +23,14 @@ import (
 type Config struct {
 	World  *world.World
 	Medium *radio.Medium
-	Seed   uint64 // of device addresses and identifiers
+	Media  []*radio.Medium // of further regions, one each
+	Seed   uint64          // of device addresses and identifiers
 
 	GRPCAddress string // loopback host:port; empty means 127.0.0.1:0, a free port
 	MQTTAddress string // likewise
 	Token       string // the API key of an administrator, sent by clients as "Bearer <token>"
 	Keys        []APIKey
-	Version     string // that GetVersion reports; empty means 4.19.1
+	Version     string // decides which services there are; no API key is told it; empty means 4.19.1
 
 	Tenant       Tenant
 	Applications []Application
@@ -77,8 +80,11 @@ type Application struct {
 type DeviceProfile struct {
 	ID                   string // UUID
 	Name                 string
+	Region               airtime.Region // 0: that of Config.Medium
 	FlushQueueOnActivate bool
+	ClassB               bool          // the devices can do it; the server treats them as class A all the same
 	UplinkInterval       time.Duration // that the operator expects of the devices
+	StatusRequests       int           // how often a day a device is asked for battery and margin; 0: never
 
 	// With a version of TS003 the server answers AppTimeReq itself, on port 202 if ClockSyncPort is 0.
 	ClockSync     api.Ts003Version
@@ -90,7 +96,8 @@ type DeviceProfile struct {
 type Gateway struct {
 	ID            lorawan.EUI64
 	Name          string
-	BasicsStation bool // acknowledges what it has sent, and never says no
+	Region        airtime.Region // 0: that of Config.Medium
+	BasicsStation bool           // acknowledges what it has sent, and never says no
 }
 
 // Device is a provisioned device, LoRaWAN 1.0.x with OTAA.
@@ -115,7 +122,7 @@ type Keys struct {
 type Server struct {
 	cfg   Config
 	world *world.World
-	plan  *radio.Plan
+	plans []*radio.Plan // of the regions, that of Config.Medium first
 	log   *slog.Logger
 
 	grpc   *grpc.Server
@@ -175,7 +182,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	for _, g := range s.gateways {
 		id := g.ID
-		if g.radio, err = cfg.Medium.NewGateway(id, func(f radio.Frame, sig radio.Signal) { s.receive(id, f, sig) }); err != nil {
+		if g.radio, err = s.medium(g.plan).NewGateway(id, func(f radio.Frame, sig radio.Signal) { s.receive(id, f, sig) }); err != nil {
 			s.api.Close()
 			s.broker.close()
 			return nil, fmt.Errorf("networkserver: %w", err)
@@ -253,7 +260,12 @@ func (s *Server) configure() error {
 	if s.log == nil {
 		s.log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	s.plan = c.Medium.Plan()
+	for _, m := range slices.Concat([]*radio.Medium{c.Medium}, c.Media) {
+		if m == nil || len(s.plans) > 0 && s.planOf(m.Plan().Region) != nil {
+			return errors.New("config has a nil in Media, or two for a region")
+		}
+		s.plans = append(s.plans, m.Plan())
+	}
 	s.created = s.world.Now()
 	if c.Version == "" {
 		c.Version = "4.19.1"
@@ -325,6 +337,12 @@ func (s *Server) configure() error {
 		if s.profile(id) != nil {
 			return fmt.Errorf("device profile %s exists twice", id)
 		}
+		if p.StatusRequests < 0 {
+			return fmt.Errorf("device profile %s: %d status requests a day", id, p.StatusRequests)
+		}
+		if s.planOf(p.Region) == nil {
+			return fmt.Errorf("device profile %s: no medium for %s", id, p.Region)
+		}
 		p.ID = id
 		s.profiles = append(s.profiles, &p)
 	}
@@ -332,7 +350,11 @@ func (s *Server) configure() error {
 		if s.gatewayByID(g.ID) != nil {
 			return fmt.Errorf("gateway %s exists twice", g.ID)
 		}
-		s.gateways = append(s.gateways, &gateway{Gateway: g, created: s.created, upSince: s.created, inRegion: true})
+		plan := s.planOf(g.Region)
+		if plan == nil {
+			return fmt.Errorf("gateway %s: no medium for %s", g.ID, g.Region)
+		}
+		s.gateways = append(s.gateways, &gateway{Gateway: g, plan: plan, created: s.created, upSince: s.created, inRegion: true})
 	}
 	for _, d := range c.Devices {
 		app, _ := parseUUID(d.Application) // what is malformed does not exist either
@@ -349,6 +371,26 @@ func (s *Server) configure() error {
 	}
 	s.sortTables()
 	return nil
+}
+
+// planOf returns the plan of a region, of the first if it is 0; nil if there is none.
+func (s *Server) planOf(r airtime.Region) *radio.Plan {
+	for _, p := range s.plans {
+		if r == 0 || p.Region == r {
+			return p
+		}
+	}
+	return nil
+}
+
+// medium returns the medium that has a plan.
+func (s *Server) medium(p *radio.Plan) *radio.Medium {
+	for _, m := range s.cfg.Media {
+		if m.Plan() == p {
+			return m
+		}
+	}
+	return s.cfg.Medium
 }
 
 func (s *Server) app(id string) *Application {

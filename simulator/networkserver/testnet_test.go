@@ -284,6 +284,8 @@ func (n *simnet) decode(topic string, payload []byte) event {
 		e.m = &integration.AckEvent{}
 	case "log":
 		e.m = &integration.LogEvent{}
+	case "status":
+		e.m = &integration.StatusEvent{}
 	}
 	if err := protojson.Unmarshal(payload, e.m); err != nil {
 		n.t.Errorf("%s: %v in %s", topic, err, payload)

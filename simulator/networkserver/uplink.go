@@ -29,6 +29,13 @@ type device struct {
 	lastSeen time.Time
 	heardBy  []lorawan.EUI64 // gateways of the last uplink, best first
 	uplinks  metrics
+	status   *lorawan.DevStatusAnsPayload // nil: the device never told
+	updated  time.Time
+
+	// Of the API only: they change nothing here.
+	description   string
+	variables     map[string]string
+	skipFCntCheck bool
 }
 
 type session struct {
@@ -37,10 +44,13 @@ type session struct {
 	appSKey  lorawan.AES128Key
 	fCntUp   uint32 // next expected
 	fCntDown uint32 // next
+
+	statusAsked time.Time // zero: never
 }
 
 // reception collects what the gateways say of one uplink until the de-duplication delay is over.
 type reception struct {
+	plan  *radio.Plan // of the region of the gateways
 	frame radio.Frame
 	at    time.Time
 	heard []hearing
@@ -59,24 +69,25 @@ type hearing struct {
 func (s *Server) receive(gateway lorawan.EUI64, f radio.Frame, sig radio.Signal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if g := s.gatewayByID(gateway); g == nil || g.down || s.down {
+	g := s.gatewayByID(gateway)
+	if g == nil || g.down || s.down {
 		return
 	}
-	s.hear(hearing{
+	s.hear(g.plan, hearing{
 		gateway: gateway, signal: sig,
 		uplinkID: uint32(f.Key.Hash(binary.BigEndian.Uint64(gateway[:]))), context: f.Payload[len(f.Payload)-4:],
 	}, f)
 }
 
-// hear collects what the gateways say of an uplink.
-func (s *Server) hear(h hearing, f radio.Frame) {
-	key := string(f.Payload)
+// hear collects what the gateways of a region say of an uplink.
+func (s *Server) hear(plan *radio.Plan, h hearing, f radio.Frame) {
+	key := plan.Region.String() + string(f.Payload)
 	if r := s.receiving[key]; r != nil {
 		r.heard = append(r.heard, h)
 		return
 	}
 	now := s.world.Now()
-	r := &reception{frame: f, at: now, heard: []hearing{h}}
+	r := &reception{plan: plan, frame: f, at: now, heard: []hearing{h}}
 	s.receiving[key] = r
 	s.at(now.Add(s.cfg.DeduplicationDelay), "uplink de-duplicated", func() {
 		delete(s.receiving, key)
@@ -104,7 +115,7 @@ func (s *Server) handle(r *reception) {
 func (s *Server) join(r *reception, phy lorawan.PHYPayload) {
 	request := phy.MACPayload.(*lorawan.JoinRequestPayload)
 	d := s.byEUI[request.DevEUI]
-	if d == nil || d.Disabled {
+	if d == nil || d.Disabled || s.planOf(d.profile.Region) != r.plan { // "Invalid device-profile region", in the log
 		return
 	}
 	if d.Keys == nil {
@@ -122,7 +133,7 @@ func (s *Server) join(r *reception, phy lorawan.PHYPayload) {
 	d.nonces[request.DevNonce] = true
 	d.joins++
 	ses := &session{}
-	_, rx2DR := s.plan.Region.RX2()
+	_, rx2DR := r.plan.Region.RX2()
 	eui := binary.BigEndian.Uint64(d.EUI[:])
 	binary.BigEndian.PutUint32(ses.addr[:], uint32(radio.Hash(s.cfg.Seed, eui, uint64(d.joins)))&0x01ffffff)
 	accept := lorawan.PHYPayload{
@@ -152,7 +163,7 @@ func (s *Server) join(r *reception, phy lorawan.PHYPayload) {
 	s.activate(d, ses)
 	d.lastSeen = r.at
 	d.remember(r)
-	s.transmit(r, s.plan.JoinDelay, payload, payload, func(_ *downlink, status gw.TxAckStatus, _ int) {
+	s.transmit(r, r.plan.JoinDelay, payload, payload, func(_ *downlink, status gw.TxAckStatus, _ int) {
 		if status != gw.TxAckStatus_OK {
 			s.publishLog(d, integration.LogLevel_ERROR, integration.LogCode_DOWNLINK_GATEWAY, status.String(), nil)
 		}
@@ -162,7 +173,7 @@ func (s *Server) join(r *reception, phy lorawan.PHYPayload) {
 		Time:            timestamppb.New(s.world.Now()),
 		DeviceInfo:      s.deviceInfo(d),
 		DevAddr:         ses.addr.String(),
-		RegionConfigId:  s.regionID(),
+		RegionConfigId:  regionID(r.plan),
 	})
 }
 
@@ -184,7 +195,7 @@ func sessionKey(kind byte, appKey lorawan.AES128Key, joinNonce uint32, devNonce 
 func (s *Server) data(r *reception, phy lorawan.PHYPayload) {
 	mac := phy.MACPayload.(*lorawan.MACPayload)
 	d, retransmission := s.identify(phy, mac)
-	if d == nil || d.Disabled {
+	if d == nil || d.Disabled || s.planOf(d.profile.Region) != r.plan {
 		return
 	}
 	if retransmission {
@@ -196,15 +207,21 @@ func (s *Server) data(r *reception, phy lorawan.PHYPayload) {
 	ses.fCntUp = fCnt + 1
 	d.lastSeen = r.at
 	d.remember(r)
-	d.uplinks.add(s.world.Now(), s.plan, r)
+	d.uplinks.add(s.world.Now(), r)
 
 	var data []byte
 	var fPort uint32
-	if mac.FPort != nil && *mac.FPort > 0 {
-		if err := phy.DecryptFRMPayload(ses.appSKey); err != nil {
+	key := ses.appSKey
+	if mac.FPort != nil && *mac.FPort == 0 {
+		key = ses.nwkSKey
+	}
+	if mac.FPort != nil {
+		if err := phy.DecryptFRMPayload(key); err != nil {
 			s.log.Error("uplink payload", "device", d.EUI, "err", err)
 			return
 		}
+	}
+	if mac.FPort != nil && *mac.FPort > 0 {
 		fPort = uint32(*mac.FPort)
 		for _, p := range mac.FRMPayload {
 			if p, ok := p.(*lorawan.DataPayload); ok {
@@ -213,7 +230,7 @@ func (s *Server) data(r *reception, phy lorawan.PHYPayload) {
 		}
 	}
 	confirmed := phy.MHDR.MType == lorawan.ConfirmedDataUp
-	rxInfo := s.rxInfo(r)
+	rxInfo := r.rxInfo()
 	if len(d.queue) > 0 && d.queue[0].pending {
 		item, acked := d.queue[0], mac.FHDR.FCtrl.ACK
 		s.at(s.world.Now(), "acknowledgement", func() { s.acknowledge(d, item, acked) })
@@ -224,6 +241,7 @@ func (s *Server) data(r *reception, phy lorawan.PHYPayload) {
 		}
 	})
 	s.clock(d, r.at, uint8(fPort), data)
+	s.commands(d, r, phy, fCnt)
 	s.publish(d, "up", &integration.UplinkEvent{
 		DeduplicationId: s.deduplicationID(d, radio.Uplink, fCnt),
 		Time:            rxInfo[0].GwTime,
@@ -236,8 +254,8 @@ func (s *Server) data(r *reception, phy lorawan.PHYPayload) {
 		Confirmed:       confirmed,
 		Data:            data,
 		RxInfo:          rxInfo,
-		TxInfo:          &gw.UplinkTxInfo{Frequency: r.frame.Frequency, Modulation: s.modulation(r.frame.DataRate)},
-		RegionConfigId:  s.regionID(),
+		TxInfo:          &gw.UplinkTxInfo{Frequency: r.frame.Frequency, Modulation: modulation(r.plan, r.frame.DataRate)},
+		RegionConfigId:  regionID(r.plan),
 	})
 }
 
@@ -266,7 +284,7 @@ func (d *device) remember(r *reception) {
 	}
 }
 
-func (s *Server) rxInfo(r *reception) []*gw.UplinkRxInfo {
+func (r *reception) rxInfo() []*gw.UplinkRxInfo {
 	out := make([]*gw.UplinkRxInfo, len(r.heard))
 	for i, h := range r.heard {
 		out[i] = &gw.UplinkRxInfo{
@@ -277,17 +295,17 @@ func (s *Server) rxInfo(r *reception) []*gw.UplinkRxInfo {
 			TimeSinceGpsEpoch: durationpb.New(airtime.GPS(r.at)),
 			Rssi:              int32(h.signal.RSSI),
 			Snr:               h.signal.SNR,
-			Channel:           uint32(s.plan.Channel(r.frame.Frequency)),
+			Channel:           uint32(r.plan.Channel(r.frame.Frequency)),
 			Context:           h.context,
-			Metadata:          map[string]string{"region_config_id": s.regionID(), "region_common_name": s.plan.Region.String()},
+			Metadata:          regionMetadata(r.plan),
 			CrcStatus:         gw.CRCStatus_CRC_OK,
 		}
 	}
 	return out
 }
 
-func (s *Server) modulation(dr int) *gw.Modulation {
-	rate, err := s.plan.Region.DataRate(dr)
+func modulation(p *radio.Plan, dr int) *gw.Modulation {
+	rate, err := p.Region.DataRate(dr)
 	if err != nil {
 		return nil
 	}

@@ -36,8 +36,22 @@ func NewMedium(w *world.World, plan *Plan, process Process) *Medium {
 	return &Medium{world: w, plan: plan, process: process}
 }
 
-// Carry asks the process about a frame that the medium itself does not carry, such as a beacon.
-func (m *Medium) Carry(k Key, at time.Time) (Signal, bool) { return m.process.Carry(k, at) }
+// HearsBeacon reports whether a device hears the beacon at that instant, which all gateways send at once and the medium
+// does not carry: of one of them it is enough. A gateway that transmits something else sends none.
+func (m *Medium) HearsBeacon(device lorawan.EUI64, at time.Time) bool {
+	k := Key{Device: device, Kind: Beacon, Counter: uint32(airtime.GPS(at) / airtime.BeaconPeriod)}
+	until := at.Add(m.plan.Region.BeaconTimeOnAir())
+	for _, g := range m.gateways {
+		if _, busy := g.busy(at, until); busy {
+			continue
+		}
+		k.Gateway = g.id
+		if _, heard := m.process.Carry(k, at); heard {
+			return true
+		}
+	}
+	return false
+}
 
 // Plan returns the channel plan.
 func (m *Medium) Plan() *Plan { return m.plan }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/brocaar/lorawan"
+
 	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/simulator/radio"
 	"github.com/sower-fuota/sower/simulator/world"
@@ -347,5 +349,40 @@ func TestPlans(t *testing.T) {
 	}
 	if _, err := radio.NewPlan(0); err == nil {
 		t.Error("the zero region has a plan")
+	}
+}
+
+// from hears one gateway and no other.
+type from struct{ gateway lorawan.EUI64 }
+
+func (f from) Carry(k radio.Key, _ time.Time) (radio.Signal, bool) {
+	return radio.Signal{}, k.Gateway == f.gateway && k.Kind == radio.Beacon
+}
+
+// A beacon is heard from any gateway that the device can hear, unless that one is sending something else.
+func TestHearsBeacon(t *testing.T) {
+	w := world.New(epoch)
+	medium := radio.NewMedium(w, radio.EU868(), from{eui(101)})
+	at := airtime.UTC(airtime.BeaconStart(airtime.GPS(epoch)) + airtime.BeaconPeriod)
+	if medium.HearsBeacon(eui(1), at) {
+		t.Error("a beacon without a gateway")
+	}
+	for _, id := range []int{100, 101} {
+		g, err := medium.NewGateway(eui(id), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id == 100 && medium.HearsBeacon(eui(1), at) {
+			t.Error("a beacon from a gateway that is too far away")
+		}
+		if id == 101 && !medium.HearsBeacon(eui(1), at) {
+			t.Error("no beacon from the gateway that the device hears")
+		}
+		if err := g.Transmit(radio.Frame{Payload: make([]byte, 20), Frequency: freq, DataRate: 3}, at.Add(airtime.BeaconPeriod).Add(-50*time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if medium.HearsBeacon(eui(1), at.Add(airtime.BeaconPeriod)) {
+		t.Error("a beacon from a gateway that transmits something else")
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/brocaar/lorawan"
@@ -29,7 +28,8 @@ import (
 // devices that are modelled after what is known of the real ones.
 //
 // Every device has a home gateway, drawn from those of its session, and hears no other. Root keys are made up: a
-// rehearsal needs no secret of the fleet. Devices are of LoRaWAN 1.0.x, whatever the real ones are.
+// rehearsal needs no secret of the fleet. Devices are of LoRaWAN 1.0.x, whatever the real ones are. A device with the
+// device library also stands in for any other with TS006, to which a raw block may be sent.
 type CampaignConfig struct {
 	Seed    uint64
 	Start   time.Time
@@ -38,6 +38,7 @@ type CampaignConfig struct {
 	Members []Member
 	// UplinkInterval is the time between two uplinks of a device.
 	UplinkInterval time.Duration
+	Air            Air
 	Patch          time.Duration // from a complete block to the image; 0: 2 min
 	Limit          time.Duration // virtual time after which the rehearsal is given up; 0: 60 days
 	StallAfter     time.Duration // wall-clock time without progress after which it is given up; 0: 60 s
@@ -55,6 +56,7 @@ type Member struct {
 	LossDown float64
 	Battery  uint8 // percent; 0: full
 	Fault    model.Fault
+	Stock    Stock // of a device without the library; it knows neither Battery nor Fault
 }
 
 // CampaignReport is the result of the rehearsal of a campaign.
@@ -72,8 +74,9 @@ type CampaignReport struct {
 type DeviceReport struct {
 	campaign.Row
 	Runs           uint32 `json:"runs"`
-	Multicasts     int    `json:"multicasts"`      // frames received
-	MulticastsLost int    `json:"multicasts_lost"` // on the air, or because the radio was busy
+	Holds          bool   `json:"holds_block,omitempty"` // a device without the library: it has had the whole block
+	Multicasts     int    `json:"multicasts"`            // frames received
+	MulticastsLost int    `json:"multicasts_lost"`       // on the air, or because the radio was busy
 	Uplinks        int    `json:"uplinks"`
 }
 
@@ -96,31 +99,14 @@ func RunCampaign(ctx context.Context, cfg CampaignConfig) (CampaignReport, error
 	if err != nil {
 		return CampaignReport{}, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	clock := s.world.NewClock("engine")
-	var engineErr error
-	var engine sync.WaitGroup
-	engine.Add(1)
-	go func() {
-		defer engine.Done()
-		defer s.world.Stop()
-		defer clock.Close()
-		engineErr = s.run(ctx, clock)
-	}()
-	worldErr := s.world.Run(ctx, cfg.Start.Add(cfg.Limit))
-	ended := worldErr == nil || errors.Is(worldErr, world.ErrStopped)
-	cancel()
-	engine.Wait()
+	ended, err := drive(ctx, s.world, cfg.Start.Add(cfg.Limit), s.run)
 	switch {
 	case s.broken != nil:
 		return CampaignReport{}, s.broken
-	case engineErr != nil && !errors.Is(engineErr, context.Canceled):
-		return CampaignReport{}, engineErr
-	case !ended:
-		return CampaignReport{}, worldErr
+	case err != nil:
+		return CampaignReport{}, err
 	}
-	return s.result(engineErr == nil), nil
+	return s.result(ended), nil
 }
 
 // stage is the simulated world of a campaign.
@@ -131,15 +117,18 @@ type stage struct {
 	fleet    *fleet.Fleet
 	server   *networkserver.Server
 	campaign *campaign.Campaign
-	models   map[network.EUI64]*model.Device
+	models   map[network.EUI64]software
 	broken   error
 }
 
 // newStage makes the world of a campaign. The caller closes it, after an error too.
 func newStage(cfg CampaignConfig) (*stage, error) {
-	s := &stage{cfg: cfg, world: world.New(cfg.Start), models: map[network.EUI64]*model.Device{}}
+	s := &stage{cfg: cfg, world: world.New(cfg.Start), models: map[network.EUI64]software{}}
 	s.world.StallAfter = cfg.StallAfter
 	var err error
+	if err = cfg.Air.Validate(); err != nil {
+		return s, fmt.Errorf("rehearse: %w", err)
+	}
 	if s.campaign, err = campaign.New(cfg.Spec); err != nil {
 		return s, err
 	}
@@ -148,7 +137,14 @@ func newStage(cfg CampaignConfig) (*stage, error) {
 		return s, err
 	}
 	air := homes{}
-	s.medium = radio.NewMedium(s.world, plan, air)
+	process, err := cfg.Air.around(air, cfg.Seed, cfg.Start)
+	if err != nil {
+		return s, err
+	}
+	s.medium = radio.NewMedium(s.world, plan, process)
+	if err = cfg.Air.interfere(s.medium); err != nil {
+		return s, err
+	}
 	s.fleet, err = fleet.New(fleet.Config{World: s.world, Medium: s.medium, Seed: cfg.Seed, Failed: s.failed})
 	if err != nil {
 		return s, err
@@ -206,19 +202,26 @@ func (s *stage) add(spec session.Spec, m Member, air homes, server *networkserve
 	if m.Packages == 0 {
 		m.Packages = spec.Plan.Version()
 	}
-	if m.Running == 0 {
+	if m.Running == 0 && spec.Target > 0 {
 		m.Running = spec.Target - 1
 	}
-	link, err := radio.NewIndependent(s.cfg.Seed, m.LossUp, m.LossDown)
+	link, err := s.cfg.Air.link(s.cfg.Seed, m.LossUp, m.LossDown, s.cfg.Start)
 	if err != nil {
 		return fmt.Errorf("rehearse: device %s: %w", m.EUI, err)
 	}
 	air[eui] = home{lorawan.EUI64(spec.Gateways[h%uint64(len(spec.Gateways))]), link}
 	keys := networkserver.Keys{AppKey: rootKey(s.cfg.Seed, id, 1), GenAppKey: rootKey(s.cfg.Seed, id, 2)}
-	d, err := model.New(model.Config{
-		RootKey: keys.GenAppKey, Packages: m.Packages, Seed: s.cfg.Seed, Running: m.Running, Next: spec.Target,
-		Patch: s.cfg.Patch, Fault: m.Fault, Heartbeat: s.cfg.UplinkInterval, Battery: m.Battery,
-	})
+	var d software
+	if m.Stock.Stack != 0 {
+		d, err = s.newStock(spec, m, keys.GenAppKey)
+	} else if r := spec.Raw; r != nil && r.Proof != session.ProofVersion {
+		err = errors.New("a raw block needs a stack to take it")
+	} else {
+		d, err = model.New(model.Config{
+			RootKey: keys.GenAppKey, Packages: m.Packages, Seed: s.cfg.Seed, Running: m.Running, Next: spec.Target,
+			Patch: s.cfg.Patch, Fault: m.Fault, Heartbeat: s.cfg.UplinkInterval, Battery: m.Battery,
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("rehearse: device %s: %w", m.EUI, err)
 	}
@@ -256,7 +259,7 @@ func rootKey(seed, id, purpose uint64) (k lorawan.AES128Key) {
 // home is the gateway that a device hears, and how well.
 type home struct {
 	gateway lorawan.EUI64
-	link    radio.Independent
+	link    radio.Process
 }
 
 // homes is a loss process: every device hears its home gateway only.
@@ -306,6 +309,9 @@ func (s *stage) result(ran bool) CampaignReport {
 	}
 	for _, row := range s.campaign.Rows() {
 		d := DeviceReport{Row: row, Runs: s.models[row.EUI].Running()}
+		if st, ok := s.models[row.EUI].(stock); ok {
+			d.Holds = st.holds()
+		}
 		if dev := s.fleet.Device(lorawan.EUI64(row.EUI)); dev != nil {
 			st := dev.Stats()
 			d.Multicasts, d.MulticastsLost, d.Uplinks = st.Multicasts, st.MulticastsLost+st.MulticastsDeaf, st.Uplinks

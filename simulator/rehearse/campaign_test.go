@@ -36,7 +36,7 @@ func twoWaves(t *testing.T, n int) rehearse.CampaignConfig {
 	app := networkserver.UUID(1, "application")
 	cfg := rehearse.CampaignConfig{Seed: 1, Start: time.Date(2026, 11, 22, 6, 0, 0, 0, time.UTC), Region: airtime.EU868,
 		UplinkInterval: 10 * time.Minute, Spec: campaign.Spec{ID: "meters", Application: app}}
-	caps := network.Capabilities{Name: "ChirpStack", Region: "EU868", ReportsSent: true, MulticastClasses: []network.Class{network.ClassC}}
+	caps := network.Capabilities{Name: "ChirpStack", ReportsSent: true, MulticastClasses: []network.Class{network.ClassC}}
 	number := 0
 	for w, matrices := range [][]fragmentation.Matrix{{fragmentation.V2}, {fragmentation.V1, fragmentation.V2}} {
 		wave := campaign.Wave{Name: fmt.Sprintf("wave-%d", w+1)}
@@ -124,5 +124,45 @@ func TestRunCampaignFindsFaults(t *testing.T) {
 		case want[i] != "" && d.Cause != want[i]:
 			t.Errorf("device %d: cause %s, want %s", i, d.Cause, want[i])
 		}
+	}
+}
+
+// TestRunCampaignInBursts loses the same share of frames in stretches, with outages and with frames that destroy one
+// another: the campaign sends otherwise than when each frame is lost on its own, and completes all the same.
+func TestRunCampaignInBursts(t *testing.T) {
+	for _, tt := range []struct {
+		n        int // devices in each session
+		interval time.Duration
+		air      rehearse.Air
+	}{
+		{5, 10 * time.Minute, rehearse.Air{BurstTime: 20 * time.Second}},
+		{5, 10 * time.Minute, rehearse.Air{OutageEvery: 10 * time.Minute, OutageFor: time.Minute}},
+		{8, time.Minute, rehearse.Air{Capture: 6}}, // uplinks must be dense to meet
+	} {
+		var reports [2]string
+		for i, air := range []rehearse.Air{{}, tt.air} {
+			cfg := twoWaves(t, tt.n)
+			cfg.Air, cfg.UplinkInterval = air, tt.interval
+			r, err := rehearse.RunCampaign(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !r.Ran || r.Progress.Updated != 3*tt.n {
+				t.Errorf("%+v: ran to its end: %t, %d of %d updated: %+v", air, r.Ran, r.Progress.Updated, 3*tt.n, r.Progress)
+			}
+			b, err := json.Marshal(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reports[i] = string(b)
+		}
+		if reports[0] == reports[1] {
+			t.Errorf("%+v changes nothing", tt.air)
+		}
+	}
+	cfg := twoWaves(t, 1)
+	cfg.Air.Capture = -1
+	if _, err := rehearse.RunCampaign(t.Context(), cfg); err == nil {
+		t.Error("a negative capture threshold is accepted")
 	}
 }

@@ -60,11 +60,20 @@ var gatewayID = lorawan.EUI64{0x00, 0x16, 0xc0, 0x01, 0xf1, 0x53, 0xa1, 0x4c}
 func build(cfg Config) (*site, error) {
 	s := &site{cfg: cfg, world: world.New(cfg.Start)}
 	s.world.StallAfter = cfg.StallAfter
-	process, err := radio.NewIndependent(cfg.Seed, cfg.Loss, cfg.Loss)
+	if err := cfg.Air.Validate(); err != nil {
+		return s, fmt.Errorf("rehearse: %w", err)
+	}
+	process, err := cfg.Air.link(cfg.Seed, cfg.Loss, cfg.Loss, cfg.Start)
 	if err != nil {
 		return s, err
 	}
+	if process, err = cfg.Air.around(process, cfg.Seed, cfg.Start); err != nil {
+		return s, err
+	}
 	medium := radio.NewMedium(s.world, radio.EU868(), process)
+	if err = cfg.Air.interfere(medium); err != nil {
+		return s, err
+	}
 	s.fleet, err = fleet.New(fleet.Config{
 		World: s.world, Medium: medium, Seed: cfg.Seed,
 		Console: s.console, Event: s.event, Failed: s.failed,

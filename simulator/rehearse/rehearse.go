@@ -7,10 +7,8 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/sower-fuota/sower/airtime"
@@ -24,7 +22,6 @@ import (
 	"github.com/sower-fuota/sower/integrations/chirpstack"
 	"github.com/sower-fuota/sower/simulator/networkserver"
 	"github.com/sower-fuota/sower/simulator/radio"
-	"github.com/sower-fuota/sower/simulator/world"
 )
 
 // Config describes a rehearsal.
@@ -32,8 +29,9 @@ type Config struct {
 	Seed     uint64
 	Start    time.Time // virtual time at which it begins
 	Loss     float64   // share of frames lost, up and down, 0..1
-	BootStub string    // ELF file of the boot stub, for emulated devices
-	Groups   []Group   // one campaign each, at the same time
+	Air      Air
+	BootStub string  // ELF file of the boot stub, for emulated devices
+	Groups   []Group // one campaign each, at the same time
 
 	GRPCAddress string // of the network server; "" means a free loopback port
 	MQTTAddress string
@@ -117,33 +115,20 @@ func Run(ctx context.Context, cfg Config) (report Report, err error) {
 	if err != nil {
 		return Report{}, err
 	}
-	// Stopping the world ends the engine, and the other way round.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	clock := s.world.NewClock("engine")
 	var campaigns []*campaign.Campaign
 	var plans []plan.Plan
-	var engineErr error
-	var engine sync.WaitGroup
-	engine.Add(1)
-	go func() {
-		defer engine.Done()
-		defer s.world.Stop()
-		defer clock.Close()
-		campaigns, plans, engineErr = s.campaigns(ctx, clock)
-	}()
-	worldErr := s.world.Run(ctx, cfg.Start.Add(cfg.Limit))
-	cancel()
-	engine.Wait()
+	_, err = drive(ctx, s.world, cfg.Start.Add(cfg.Limit), func(ctx context.Context, clock network.Clock) error {
+		var err error
+		campaigns, plans, err = s.campaigns(ctx, clock)
+		return err
+	})
 	switch {
 	case s.broken != nil:
 		return Report{}, s.broken
-	case engineErr != nil && !errors.Is(engineErr, context.Canceled):
-		return Report{}, engineErr
-	case worldErr != nil && !errors.Is(worldErr, world.ErrStopped):
-		return Report{}, worldErr
+	case err != nil:
+		return Report{}, err
 	case len(campaigns) < len(cfg.Groups):
-		return Report{}, context.Cause(ctx)
+		return Report{}, fmt.Errorf("rehearse: the limit of %s was reached before anything was sent", cfg.Limit)
 	}
 	return s.report(campaigns, plans)
 }

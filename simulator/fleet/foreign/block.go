@@ -24,7 +24,8 @@ type session struct {
 
 // status is what the counters of a stack say.
 type status struct {
-	last    int  // highest number seen
+	last    int  // highest number used; all parity counts as the first, for it is taken in any order
+	top     int  // highest number used
 	frames  int  // fragments that came, whichever
 	rx      int  // number of the fragment that came last
 	lost    int  // uncoded fragments that were skipped
@@ -110,8 +111,10 @@ func (d *Device) fragment(group uint8, indexN uint16, data []byte) {
 		return
 	}
 	n, nb := int(indexN&0x3fff), int(s.setup.NbFrag)
-	s.rx = n
-	if n == 0 || n < s.last || d.cfg.Stack == BasicsModem && s.tooMany {
+	if d.cfg.Stack == BasicsModem && s.tooMany {
+		return
+	}
+	if s.rx = n; n == 0 || n < s.last {
 		return
 	}
 	if n > nb && !s.tail {
@@ -121,7 +124,7 @@ func (d *Device) fragment(group uint8, indexN uint16, data []byte) {
 	} else if n <= nb && n > s.last {
 		s.lost += n - s.last - 1
 	}
-	s.last = n
+	s.last, s.top = min(n, nb+1), max(n, s.top)
 	d.old = s.status
 	if n > nb && s.tooMany {
 		s.finished = d.cfg.Stack != BasicsModem // "finished, nothing missing"
@@ -136,6 +139,7 @@ func (d *Device) fragment(group uint8, indexN uint16, data []byte) {
 		return
 	}
 	s.finished, s.block = true, block
+	d.complete, d.installed = block, d.now+uint64(d.cfg.Install/time.Millisecond)
 	if d.cfg.Version == applayer.V2 && s.lost > 0 { // without losses MissingFrag stays, and the MIC is never looked at
 		want := datablock.SessionMIC(datablock.DataBlockIntKey(d.cfg.GenAppKey), s.setup.SessionCnt, s.setup.FragIndex, s.setup.Descriptor, block)
 		s.micError = want != s.setup.MIC
@@ -182,7 +186,7 @@ func (d *Device) report(c datablock.FragSessionStatusReq) {
 		if missing == 0 && !c.Participants {
 			return
 		}
-		ans.NbFragReceived, ans.MissingFrag = uint16(s.last-s.lost), uint8(missing)
+		ans.NbFragReceived, ans.MissingFrag = uint16(s.top-s.lost), uint8(missing)
 		ans.MemoryError, ans.MICError = s.tooMany, s.micError
 	case Zephyr:
 		ans.NbFragReceived, ans.MissingFrag = uint16(min(s.frames, 0x3fff)), uint8(min(max(nb-s.frames, 0), 255))

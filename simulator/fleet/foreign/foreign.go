@@ -35,6 +35,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/sower-fuota/sower/applayer"
 	"github.com/sower-fuota/sower/applayer/clocksync"
@@ -81,6 +82,11 @@ type Config struct {
 	// LateFinish is a decoder of before September 2022: it completes only with a parity fragment, lost or not.
 	LateFinish bool
 	Heartbeat  uint32 // seconds between uplinks, which are the device's class A opportunities; 0: 60
+
+	// What the application does with a block is not the stack's affair. Here it installs the block so long after it was
+	// complete, and says Says from then on with each heartbeat; without Data it says nothing new.
+	Install time.Duration
+	Says    modem.Up
 }
 
 // Device is a device. It is a fleet.App.
@@ -96,6 +102,9 @@ type Device struct {
 	groups   [4]*group
 	sessions [4]*session
 	old      status // of the last session, which LoRaMac-node does not clear
+
+	complete  []byte // the last block that was complete
+	installed uint64 // when it is installed; 0: there is none
 
 	beat   uint64 // of the next heartbeat, 0: not joined
 	later  []delayed
@@ -145,6 +154,13 @@ func (d *Device) Block(fragIndex uint8) []byte {
 	return nil
 }
 
+// Complete returns the last block that the decoder has solved, without padding, also once its session is deleted; nil if
+// there is none.
+func (d *Device) Complete() []byte { return d.complete }
+
+// Installed says whether the application runs the last complete block.
+func (d *Device) Installed() bool { return d.installed != 0 && d.now >= d.installed }
+
 // Finished says whether the stack has told its application that the transfer is over. With LoRaMac-node and
 // Zephyr that happens also when there were too many losses, and the block is not there.
 func (d *Device) Finished(fragIndex uint8) bool {
@@ -154,8 +170,13 @@ func (d *Device) Finished(fragIndex uint8) bool {
 
 // PowerUp implements fleet.App.
 func (d *Device) PowerUp() ([]modem.Frame, error) {
-	*d = Device{cfg: d.cfg}
+	d.restart()
 	return d.answer()
+}
+
+// restart forgets all but what the application has installed.
+func (d *Device) restart() {
+	*d = Device{cfg: d.cfg, complete: d.complete, installed: d.installed}
 }
 
 // Close implements fleet.App.
@@ -182,8 +203,7 @@ func (d *Device) Turn(f modem.Frame) ([]modem.Frame, error) {
 			d.beat = d.now
 		}
 	case modem.ResetReq:
-		cfg := d.cfg
-		*d = Device{cfg: cfg}
+		d.restart()
 	case modem.Down:
 		d.now = m.Time
 		switch m.Port {
@@ -216,7 +236,11 @@ func (d *Device) timers() {
 	}
 	d.beat = d.now + uint64(d.cfg.Heartbeat)*1000
 	if d.synced {
-		d.out = append(d.out, modem.Up{Port: 2, Data: []byte{byte(d.cfg.Stack)}})
+		up := modem.Up{Port: 2, Data: []byte{byte(d.cfg.Stack)}}
+		if len(d.cfg.Says.Data) > 0 && d.Installed() {
+			up = d.cfg.Says
+		}
+		d.out = append(d.out, up)
 		return
 	}
 	req, err := clocksync.AppendCommand(nil, applayer.V1, clocksync.AppTimeReq{DeviceTime: uint32(d.gps()), AnsRequired: true, TokenReq: d.token})
@@ -228,14 +252,19 @@ func (d *Device) timers() {
 // gps is what the device believes to be GPS time, in seconds.
 func (d *Device) gps() int64 { return (int64(d.now) + d.correction) / 1000 }
 
-// clock takes an AppTimeAns.
+// clock takes the commands of TS003.
 func (d *Device) clock(data []byte) {
 	commands, _ := clocksync.Parse(applayer.V1, applayer.Downlink, data)
 	for _, c := range commands {
-		if ans, is := c.(clocksync.AppTimeAns); is && ans.TokenAns == d.token {
-			d.correction += int64(ans.TimeCorrection) * 1000
-			d.token = (d.token + 1) & 15
-			d.synced = true
+		switch c := c.(type) {
+		case clocksync.AppTimeAns:
+			if c.TokenAns == d.token {
+				d.correction += int64(c.TimeCorrection) * 1000
+				d.token = (d.token + 1) & 15
+				d.synced = true
+			}
+		case clocksync.ForceDeviceResyncCmd: // all three ask for the time at once
+			d.synced, d.beat = false, d.now
 		}
 	}
 }

@@ -358,6 +358,8 @@ func TestTransfers(t *testing.T) {
 		{"no loss", append(span(1, nbFrag), parity[:2]...), 0, [3]string{"block 20 0", "block 20 1", "block 22 0"}},
 		{"three lost", append(without(all, 3, 7, 8), parity...), 0, [3]string{"block * 3", "block * 0 silent", "block 29 0"}},
 		{"three lost, no parity", without(all, 3, 7, 8), 0, [3]string{"20 3", "17 3", "17 3"}},
+		{"parity in any order", append(without(all, 3, 7, 8), nbFrag+40, nbFrag+3, nbFrag+9, nbFrag+1, nbFrag+30, nbFrag+2, nbFrag+8, nbFrag+5, nbFrag+4, nbFrag+6, nbFrag+7, nbFrag+10), 0,
+			[3]string{"block * 3", "block * 0 silent", "block 29 0"}},
 		{"lost at the end", append(span(1, nbFrag-3), parity...), 0, [3]string{"block * 3", "block * 0 silent", "block 29 0"}},
 		{"one fragment late", append(append(without(span(1, 10), 4), 4), append(span(11, nbFrag), parity...)...), 0, [3]string{"block * 1", "block * 0 silent", "block 32 0"}},
 		{"parity in the middle", append(append(span(1, 10), nbFrag+1), span(11, nbFrag)...), 0, [3]string{"finished 21 10 error", "11 10 error", "finished 21 0 error"}},
@@ -534,4 +536,52 @@ func FuzzDownlink(f *testing.F) {
 			b.pass(time.Hour)
 		}
 	})
+}
+
+// TestResync has a synchronised device told to ask for the time again, which it does at once.
+func TestResync(t *testing.T) {
+	for _, stack := range stacks {
+		b := newBench(t, foreign.Config{Stack: stack})
+		b.synchronise()
+		b.ups = nil
+		cmd, err := clocksync.AppendCommand(nil, applayer.V1, clocksync.ForceDeviceResyncCmd{NbTransmissions: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.down(applayer.FPortClockSync, modem.Unicast, cmd)
+		commands, err := clocksync.Parse(applayer.V1, applayer.Uplink, b.last(applayer.FPortClockSync))
+		if err != nil || len(commands) != 1 {
+			t.Fatalf("%s sent %v, %v; want AppTimeReq", stack, commands, err)
+		}
+		if req := commands[0].(clocksync.AppTimeReq); req.DeviceTime != uint32(start/1000)+100 {
+			t.Errorf("%s asks with device time %d, want %d", stack, req.DeviceTime, start/1000+100)
+		}
+	}
+}
+
+// TestInstall has a device say that it has installed the block, once it has had the time for it, and not before; a
+// session that is deleted changes nothing of it, nor does a restart.
+func TestInstall(t *testing.T) {
+	for _, stack := range stacks {
+		says := modem.Up{Port: 9, Data: []byte{0x17}}
+		b := newBench(t, foreign.Config{Stack: stack, Heartbeat: 60, Install: 90 * time.Second, Says: says})
+		b.synchronise()
+		b.block(setup(applayer.V1))
+		b.send(0, span(1, nbFrag-1)...)
+		if b.device.Complete() != nil || b.device.Installed() {
+			t.Errorf("%s: complete without the last fragment", stack)
+		}
+		b.send(0, nbFrag)
+		if !bytes.Equal(b.device.Complete(), block) || b.device.Installed() {
+			t.Errorf("%s: %d bytes, installed %t", stack, len(b.device.Complete()), b.device.Installed())
+		}
+		b.block(datablock.FragSessionDeleteReq{FragIndex: 1})
+		b.pass(3 * time.Minute)
+		if got := b.ups[len(b.ups)-1]; got.Port != says.Port || !bytes.Equal(got.Data, says.Data) || !b.device.Installed() {
+			t.Errorf("%s says %v, installed %t", stack, got, b.device.Installed())
+		}
+		if b.take(b.device.PowerUp()); !bytes.Equal(b.device.Complete(), block) {
+			t.Errorf("%s has forgotten the block", stack)
+		}
+	}
 }

@@ -1,5 +1,5 @@
-// Package model is the device library in Go, above the MAC of package fleet: TS003, TS004, TS005 class C, TS006 and
-// the diagnostic package, in version 1 or 2, for fleets too large to run the C library on every device.
+// Package model is the device library in Go, above the MAC of package fleet: TS003, TS004, TS005, TS006 and the
+// diagnostic package, in version 1 or 2, for fleets too large to run the C library on every device.
 //
 // The model speaks byte for byte as the library does and reassembles with the real decoder, but it holds no image:
 // verifying and patching are a delay, the version after the update is a parameter, and so is what goes wrong. Power
@@ -306,27 +306,35 @@ func (d *Device) groupCommand(c mcsetup.Command) mcsetup.Command {
 		}
 		return mcsetup.McGroupDeleteAns{McGroupID: c.McGroupID, McGroupUndefined: undefined}
 	case mcsetup.McClassCSessionReq:
-		ans := mcsetup.McClassCSessionAns{McGroupID: c.McGroupID}
-		wait := int64(int32(c.SessionTime - uint32(d.gps())))
-		g := d.groups[c.McGroupID]
-		switch {
-		case g == nil:
-			ans.McGroupUndefined = true
-		case !d.synced:
-			ans.TimeToStart = mcsetup.TimeToStartUnknown
-		case wait < 0:
-			ans.StartMissed = true
-		default:
-			ans.TimeToStart = uint32(wait)
-			// The start is an instant of GPS time, not of when the request came.
-			start := uint64((int64(d.gps())+wait)*1000 - d.correction)
-			g.window = modem.Session{ID: c.McGroupID, Class: 'C', DR: c.DR, Frequency: c.DLFreq,
-				Start: start, End: start + uint64(c.MaxDuration()/time.Millisecond)}
-			d.out = append(d.out, g.window)
-		}
-		return ans
+		return d.session(modem.Session{ID: c.McGroupID, Class: 'C', DR: c.DR, Frequency: c.DLFreq}, c.SessionTime, c.MaxDuration())
+	case mcsetup.McClassBSessionReq:
+		return mcsetup.McClassBSessionAns(d.session(modem.Session{ID: c.McGroupID, Class: 'B', DR: c.DR, Frequency: c.DLFreq, Periodicity: c.Periodicity},
+			c.SessionTime, c.MaxDuration()))
 	}
 	return nil
+}
+
+// session opens the windows of a session of class B or C at a GPS time in seconds.
+func (d *Device) session(w modem.Session, at uint32, length time.Duration) mcsetup.McClassCSessionAns {
+	ans := mcsetup.McClassCSessionAns{McGroupID: w.ID}
+	wait := int64(int32(at - uint32(d.gps())))
+	g := d.groups[w.ID]
+	switch {
+	case g == nil:
+		ans.McGroupUndefined = true
+	case !d.synced:
+		ans.TimeToStart = mcsetup.TimeToStartUnknown
+	case wait < 0:
+		ans.StartMissed = true
+	default:
+		ans.TimeToStart = uint32(wait)
+		// The start is an instant of GPS time, not of when the request came.
+		w.Start = uint64((int64(d.gps())+wait)*1000 - d.correction)
+		w.End = w.Start + uint64(length/time.Millisecond)
+		g.window = w
+		d.out = append(d.out, w)
+	}
+	return ans
 }
 
 // deaf closes the receive windows: nothing more is wanted from the air.

@@ -34,6 +34,7 @@ var checks = []struct {
 	{"class B", (*suite).checkClassB},
 	{"automatic choice of gateways", (*suite).checkAutomatic},
 	{"the unicast queue", (*suite).checkUnicast},
+	{"battery, margin and changes of a device", (*suite).checkStatus},
 	{"an outage", (*suite).checkOutage},
 	{"many calls at once", (*suite).checkConcurrency},
 	{"deployments", (*suite).checkDeployments},
@@ -298,7 +299,7 @@ func (s *suite) checkSpacing() error {
 	s.expect("commands", len(cs), 6)
 	if len(cs) == 6 {
 		s.say("%s", commandsText(cs))
-		margin := cs[1].at.Sub(cs[0].at)
+		margin := cs[5].at.Sub(cs[0].at) / 5
 		even, order, mic := true, true, true
 		for i, c := range cs {
 			off := c.at.Sub(cs[0].at) - time.Duration(i)*margin

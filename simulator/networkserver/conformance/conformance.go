@@ -13,11 +13,13 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -134,6 +136,7 @@ type suite struct {
 	gateways []lorawan.EUI64
 	devices  []lorawan.EUI64
 	apps     []*app
+	medium   *radio.Medium
 	attached *gateway.Attachment
 	listener *autopaho.ConnectionManager
 
@@ -189,6 +192,8 @@ func (s *suite) run(ctx context.Context) error {
 	for i := range nGateways {
 		s.gateways = append(s.gateways, id(1, uint64(i)))
 	}
+	// A database returns the gateways of a group in the order of its index, however they were pinned.
+	slices.SortFunc(s.gateways, func(a, b lorawan.EUI64) int { return bytes.Compare(a[:], b[:]) })
 	site.Gateways = s.gateways
 	for i := range nDevices {
 		s.devices = append(s.devices, id(2, uint64(i)))
@@ -202,8 +207,8 @@ func (s *suite) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	medium := radio.NewMedium(s.World, radio.EU868(), loss)
-	devices, err := fleet.New(fleet.Config{World: s.World, Medium: medium, Seed: s.Seed})
+	s.medium = radio.NewMedium(s.World, radio.EU868(), loss)
+	devices, err := fleet.New(fleet.Config{World: s.World, Medium: s.medium, Seed: s.Seed})
 	if err != nil {
 		return err
 	}
@@ -220,7 +225,7 @@ func (s *suite) run(ctx context.Context) error {
 	}
 	defer s.listener.Disconnect(context.WithoutCancel(ctx))
 	if s.attached, err = gateway.Attach(ctx, gateway.Config{
-		World: s.World, Medium: medium, Broker: s.Broker, Gateways: s.gateways, QoS: 1, Downlink: s.downlink,
+		World: s.World, Medium: s.medium, Broker: s.Broker, Gateways: s.gateways, QoS: 1, Downlink: s.downlink,
 	}); err != nil {
 		return err
 	}
