@@ -130,6 +130,7 @@ func TestRunCampaignFindsFaults(t *testing.T) {
 // TestRunCampaignInBursts loses the same share of frames in stretches, with outages and with frames that destroy one
 // another: the campaign sends otherwise than when each frame is lost on its own, and completes all the same.
 func TestRunCampaignInBursts(t *testing.T) {
+	calm := map[int]string{} // by devices in each session
 	for _, tt := range []struct {
 		n        int // devices in each session
 		interval time.Duration
@@ -139,8 +140,10 @@ func TestRunCampaignInBursts(t *testing.T) {
 		{5, 10 * time.Minute, rehearse.Air{OutageEvery: 10 * time.Minute, OutageFor: time.Minute}},
 		{8, time.Minute, rehearse.Air{Capture: 6}}, // uplinks must be dense to meet
 	} {
-		var reports [2]string
-		for i, air := range []rehearse.Air{{}, tt.air} {
+		for _, air := range []rehearse.Air{{}, tt.air} {
+			if air == (rehearse.Air{}) && calm[tt.n] != "" {
+				continue
+			}
 			cfg := twoWaves(t, tt.n)
 			cfg.Air, cfg.UplinkInterval = air, tt.interval
 			r, err := rehearse.RunCampaign(t.Context(), cfg)
@@ -154,10 +157,12 @@ func TestRunCampaignInBursts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			reports[i] = string(b)
-		}
-		if reports[0] == reports[1] {
-			t.Errorf("%+v changes nothing", tt.air)
+			switch {
+			case air == (rehearse.Air{}):
+				calm[tt.n] = string(b)
+			case calm[tt.n] == string(b):
+				t.Errorf("%+v changes nothing", air)
+			}
 		}
 	}
 	cfg := twoWaves(t, 1)
