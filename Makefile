@@ -40,7 +40,7 @@ run: firmware build ## a whole update on a simulated fleet (OLD=a.bin NEW=b.bin:
 
 test: firmware check ## everything that must hold, in minutes
 	@$(MAKE) -s -C firmware-stub/test/size
-	@$(MAKE) -s -C firmware-stub/test/cppcheck
+	@$(MAKE) -s -C firmware-stub/test/lint
 	@$(MAKE) -s -C firmware-stub/test/core test fuzz
 	@$(GO) test ./...
 	@$(GO) test -race ./engine/run ./engine/store ./engine/api ./integrations/chirpstack ./simulator/world ./simulator/radio ./simulator/fleet ./simulator/networkserver

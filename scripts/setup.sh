@@ -7,6 +7,7 @@ declare -A package=(
 	[arm-none-eabi-gcc]=gcc-arm-none-eabi
 	[qemu-system-arm]=qemu-system-arm
 	[cppcheck]=cppcheck
+	[clang-tidy]=clang-tidy
 	[cmake]=cmake
 	[g++]=g++
 	[pkg-config]=pkg-config

@@ -16,15 +16,6 @@
 #include "sow_image.h"
 #include "sow_sha256.h"
 
-static int copy_page(const struct sow_config *cfg, uint32_t to, uint32_t from)
-{
-    uint32_t page = cfg->port->page;
-
-    if (sow_flash_erase(cfg, to) < 0)
-        return -SOW_CAUSE_FLASH_IO;
-    return sow_flash_copy(cfg, to, from, page);
-}
-
 /* The next copy of the swap. */
 static int swap_step(const struct sow_config *cfg, struct sow_log *log, struct sow_boot_record *r)
 {
@@ -37,16 +28,16 @@ static int swap_step(const struct sow_config *cfg, struct sow_log *log, struct s
     for (uint32_t tried = 0; step == 0 && err < 0 && tried < scratch->size; tried += page) {
         if (++r->count * page >= scratch->size)
             r->count = 0;
-        err = copy_page(cfg, scratch->addr + r->count * page, b);
+        err = sow_flash_copy(cfg, scratch->addr + r->count * page, b);
     }
     if (step == 1)
-        err = copy_page(cfg, b, a);
+        err = sow_flash_copy(cfg, b, a);
     if (step == 2)
-        err = copy_page(cfg, a, scratch->addr + r->count * page);
+        err = sow_flash_copy(cfg, a, scratch->addr + r->count * page);
     if (err < 0)
         return err;
     r->progress = (uint16_t)(r->progress + (step == 2 ? 2u : 1u));
-    return sow_boot_store(log, r);
+    return sow_log_put(log, r, sizeof *r, 0);
 }
 
 static int swap(const struct sow_config *cfg, struct sow_log *log, struct sow_boot_record *r)
@@ -72,7 +63,7 @@ static int swap(const struct sow_config *cfg, struct sow_log *log, struct sow_bo
     r->state = end[r->state];
     r->progress = 0;
     r->count = 0;
-    return sow_boot_store(log, r);
+    return sow_log_put(log, r, sizeof *r, 0);
 }
 
 /* Both images count: what a swap leaves out, a roll-back would miss. */
@@ -87,36 +78,49 @@ static void set_pages(const struct sow_config *cfg, struct sow_boot_record *r, u
     r->progress = 0;
 }
 
-/* The image in slot B is the one that the manifest of the request describes, and may replace the present one? */
-static int verify_b(const struct sow_config *cfg, const struct sow_log *log, uint32_t floor, uint32_t *new_size)
+/* The image in slot B is the one that this manifest describes, and may replace the present one? */
+static int verify_b(const struct sow_config *cfg, const uint8_t *raw, uint32_t floor, uint32_t *new_size)
 {
-    const struct sow_region *slot = &cfg->map->slot_b;
-    uint8_t raw[SOW_MANIFEST_SIZE], digest[SOW_SHA256_SIZE];
+    uint8_t digest[SOW_SHA256_SIZE];
     struct sow_manifest m;
     int err;
 
-    if (sow_log_blob(log, raw) < 0)
-        return -SOW_CAUSE_FLASH_DECAY;
-    if ((err = sow_manifest_parse(&m, raw)) < 0 || (err = sow_manifest_verify(cfg, raw)) < 0)
+    if ((err = sow_manifest_parse(&m, raw)) < 0 || (err = sow_manifest_verify(cfg, raw)) < 0 ||
+        (err = sow_manifest_for_us(cfg, &m, floor)) < 0)
         return err;
-    if ((err = sow_manifest_for_us(cfg, &m, floor)) < 0)
-        return err;
-    if (sow_flash_digest(cfg, slot->addr, m.new_size, digest) < 0 ||
+    if (sow_flash_digest(cfg, cfg->map->slot_b.addr, m.new_size, digest) < 0 ||
         memcmp(digest, m.new_digest, sizeof digest) != 0)
         return -SOW_CAUSE_IMAGE_DIGEST_BAD;
     *new_size = m.new_size;
     return SOW_OK; /* the hash in its TLVs is checked in slot A */
 }
 
+/* A swap that cannot be recorded must not begin: the request is written again, to the other area, to this one, and to
+ * the other once more, which was blank perhaps when it was erased first. */
+static int try_record(struct sow_log *log, struct sow_boot_record *r, const uint32_t *raw)
+{
+    int err = SOW_OK;
+
+    for (uint32_t turn = 0; turn < 3 && err == SOW_OK; turn++) {
+        uint32_t at = log->at;
+
+        sow_log_turn(log, sizeof *r);
+        if ((err = sow_log_put(log, r, sizeof *r, raw)) < 0)
+            log->at = at;
+    }
+    return err;
+}
+
 static int begin(const struct sow_config *cfg, struct sow_log *log, struct sow_boot_record *r)
 {
-    uint32_t new_size = 0;
-    int err = verify_b(cfg, log, r->sequence, &new_size);
+    uint32_t raw[SOW_MANIFEST_SIZE / 4], new_size;
+    int err = sow_boot_manifest(log, r, raw);
 
-    if (err < 0) {
+    if (err < 0 || (err = verify_b(cfg, (const uint8_t *)raw, r->sequence, &new_size)) < 0 ||
+        (err = try_record(log, r, raw)) < 0) {
         r->state = SOW_BOOT_REFUSED;
         r->cause = (uint8_t)-err;
-        return sow_boot_store(log, r);
+        return sow_log_put(log, r, sizeof *r, 0);
     }
     set_pages(cfg, r, new_size);
     return SOW_OK;
@@ -152,7 +156,7 @@ static int advance(const struct sow_config *cfg, struct sow_log *log, struct sow
         err = swap(cfg, log, r);
     if (err == SOW_OK && r->state == SOW_BOOT_TRIAL && r->count < SOW_BOOT_ATTEMPTS) {
         r->count++;
-        err = sow_boot_store(log, r);
+        err = sow_log_put(log, r, sizeof *r, 0);
     }
     return err;
 }

@@ -1,90 +1,99 @@
-/* The application's side of the boot region.
+/* The boot region, and the application's side of it.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef SOW_MCUBOOT
-
-#include <stddef.h>
 #include <string.h>
 
 #include "sow_boot_record.h"
+#include "sow_flash.h"
 
 void sow_boot_load(const struct sow_config *cfg, struct sow_log *log, struct sow_boot_record *r)
 {
-    (void)sizeof(char[offsetof(struct sow_boot_record, count) + 1 == SOW_LOG_DATA ? 1 : -1]);
-    memset(r, 0, sizeof *r);
-    sow_log_open(log, cfg, &cfg->map->boot, SOW_MANIFEST_SIZE);
-    (void)sow_log_get(log, 0, r);
+    (void)sizeof(char[sizeof *r == 32 ? 1 : -1]);
+    log->cfg = cfg;
+    log->region = &cfg->map->boot;
+    sow_log_load(log, r, sizeof *r);
 }
 
-int sow_boot_store(struct sow_log *log, const struct sow_boot_record *r)
+int sow_boot_manifest(const struct sow_log *log, const struct sow_boot_record *r, uint32_t raw[SOW_MANIFEST_SIZE / 4])
 {
-    return sow_log_put(log, 0, r);
+    if (sow_flash_read(log->cfg, log->at - SOW_LOG_BLOB, raw, SOW_MANIFEST_SIZE) < 0 ||
+        sow_check(0, raw, SOW_MANIFEST_SIZE) != r->manifest)
+        return -SOW_CAUSE_FLASH_DECAY;
+    return SOW_OK;
 }
+
+int sow_boot_ask(struct sow_log *log, struct sow_boot_record *r, const uint8_t *raw)
+{
+    uint32_t words[SOW_MANIFEST_SIZE / 4];
+
+    memcpy(words, raw, sizeof words);
+    r->manifest = sow_check(0, words, sizeof words);
+    r->version = words[3];
+    r->next = words[4];
+    r->state = SOW_BOOT_PENDING;
+    r->cause = SOW_CAUSE_OK;
+    r->count = 0;
+    r->requests++;
+    r->progress = 0;
+    return sow_log_put(log, r, sizeof *r, words);
+}
+
+#ifndef SOW_MCUBOOT
 
 int sow_boot_request(const struct sow_config *cfg, const uint8_t raw[SOW_MANIFEST_SIZE])
 {
     struct sow_boot_record r;
     struct sow_log log;
-    uint8_t old[SOW_MANIFEST_SIZE];
 
     sow_boot_load(cfg, &log, &r);
     if (r.state == SOW_BOOT_TRIAL || r.state >= SOW_BOOT_BACK)
         return -SOW_CAUSE_NOT_CONFIRMED;
-    if (r.state == SOW_BOOT_PENDING && sow_log_blob(&log, old) == SOW_OK && memcmp(old, raw, sizeof old) == 0)
+    if (r.state == SOW_BOOT_PENDING && sow_flash_is(cfg, log.at - SOW_LOG_BLOB, raw, SOW_MANIFEST_SIZE))
         return SOW_OK;
-    r.state = SOW_BOOT_PENDING;
-    r.cause = SOW_CAUSE_OK;
-    r.count = 0;
-    r.progress = 0;
-    return sow_log_replace(&log, raw, 0, &r);
+    return sow_boot_ask(&log, &r, raw);
 }
 
 int sow_boot_read(const struct sow_config *cfg, struct sow_boot_status *out)
 {
     struct sow_boot_record r;
-    struct sow_manifest m;
     struct sow_log log;
-    uint8_t raw[SOW_MANIFEST_SIZE];
 
     sow_boot_load(cfg, &log, &r);
     out->state = r.state >= SOW_BOOT_BACK ? (uint8_t)SOW_BOOT_TRIAL : r.state;
     out->cause = r.cause;
     out->attempts = r.state == SOW_BOOT_TRIAL ? r.count : 0;
+    out->requests = r.requests;
     out->sequence = r.sequence;
-    out->version = 0;
-    if (r.state != SOW_BOOT_NONE && sow_log_blob(&log, raw) == SOW_OK && sow_manifest_parse(&m, raw) == SOW_OK)
-        out->version = m.version;
+    out->version = r.version;
     return SOW_OK;
+}
+
+/* An image on trial gets another state; without one nothing happens. */
+static __attribute__((noinline)) int leave_trial(const struct sow_config *cfg, uint8_t state, uint8_t cause)
+{
+    struct sow_boot_record r;
+    struct sow_log log;
+
+    sow_boot_load(cfg, &log, &r);
+    if (r.state != SOW_BOOT_TRIAL)
+        return SOW_OK;
+    r.state = state;
+    r.progress = 0;
+    if (state == SOW_BOOT_BACK)
+        r.cause = cause;
+    else if (r.next > r.sequence)
+        r.sequence = r.next;
+    return sow_log_put(&log, &r, sizeof r, 0);
 }
 
 int sow_boot_confirm(const struct sow_config *cfg)
 {
-    struct sow_boot_record r;
-    struct sow_manifest m;
-    struct sow_log log;
-    uint8_t raw[SOW_MANIFEST_SIZE];
-
-    sow_boot_load(cfg, &log, &r);
-    if (r.state != SOW_BOOT_TRIAL)
-        return SOW_OK;
-    r.state = SOW_BOOT_CONFIRMED;
-    if (sow_log_blob(&log, raw) == SOW_OK && sow_manifest_parse(&m, raw) == SOW_OK && m.sequence > r.sequence)
-        r.sequence = m.sequence;
-    return sow_boot_store(&log, &r);
+    return leave_trial(cfg, SOW_BOOT_CONFIRMED, SOW_CAUSE_OK);
 }
 
 int sow_boot_reject(const struct sow_config *cfg, uint8_t cause)
 {
-    struct sow_boot_record r;
-    struct sow_log log;
-
-    sow_boot_load(cfg, &log, &r);
-    if (r.state != SOW_BOOT_TRIAL)
-        return SOW_OK;
-    r.state = SOW_BOOT_BACK;
-    r.cause = cause;
-    r.progress = 0;
-    return sow_boot_store(&log, &r);
+    return leave_trial(cfg, SOW_BOOT_BACK, cause);
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* MCUboot instead of our own stub: the same calls of the application, through MCUboot's image trailer.
  *
- * Compiled with SOW_MCUBOOT defined, which leaves sow_boot.c and sow_boot_request.c empty. For MCUboot in its modes
+ * Compiled with SOW_MCUBOOT defined, which leaves sow_boot.c empty and sow_boot_request.c without these calls. For MCUboot in its modes
  * swap-move and swap-scratch, built with BOOT_MAX_ALIGN 8, or 16 for flash with granules of 16 bytes. Not for
  * swap-offset, which wants the image a sector further on and that sector erased before, nor for overwrite and
  * direct-XIP. MCUboot verifies the image by its own TLVs; the manifest and its sequence stay in map->boot, so that
@@ -70,11 +70,12 @@ static int has_magic(const struct sow_config *cfg, const struct sow_region *slot
            memcmp(buf, magic(cfg), sizeof buf) == 0;
 }
 
-static void load(const struct sow_config *cfg, struct sow_log *log, struct sow_boot_record *r)
+/* The record, and the manifest that lies before every one here; zeros when nothing was ever requested. */
+static void load(const struct sow_config *cfg, struct sow_log *log, struct sow_boot_record *r, uint32_t *raw)
 {
-    memset(r, 0, sizeof *r);
-    sow_log_open(log, cfg, &cfg->map->boot, SOW_MANIFEST_SIZE);
-    (void)sow_log_get(log, 0, r);
+    sow_boot_load(cfg, log, r);
+    if (r->state == SOW_BOOT_NONE || sow_boot_manifest(log, r, raw) < 0)
+        memset(raw, 0, SOW_MANIFEST_SIZE);
 }
 
 /* What MCUboot has made of the last request. */
@@ -112,12 +113,10 @@ int sow_boot_request(const struct sow_config *cfg, const uint8_t raw[SOW_MANIFES
         return -SOW_CAUSE_IMAGE_TOO_LARGE;
     if (now.state == SOW_BOOT_PENDING && now.version == m.version)
         return SOW_OK;
-    load(cfg, &log, &r);
+    sow_boot_load(cfg, &log, &r);
     r.sequence = now.sequence;
-    r.state = SOW_BOOT_PENDING;
-    r.cause = SOW_CAUSE_OK;
     /* The magic comes last of all but one, and MCUboot takes a request without swap_info for a test, too. */
-    if (sow_flash_erase(cfg, b->addr + b->size - page) < 0 || sow_log_replace(&log, raw, 0, &r) < 0 ||
+    if (sow_flash_erase(cfg, b->addr + b->size - page, page) < 0 || sow_boot_ask(&log, &r, raw) < 0 ||
         sow_flash_prog(cfg, field_addr(cfg, b, MAGIC), magic(cfg), MAGIC_SIZE) < 0)
         return -SOW_CAUSE_FLASH_IO;
     return write_field(cfg, b, SWAP_INFO, SWAP_TEST);
@@ -125,21 +124,20 @@ int sow_boot_request(const struct sow_config *cfg, const uint8_t raw[SOW_MANIFES
 
 int sow_boot_read(const struct sow_config *cfg, struct sow_boot_status *out)
 {
+    uint32_t raw[SOW_MANIFEST_SIZE / 4];
     struct sow_boot_record r;
     struct sow_manifest m;
     struct sow_log log;
-    uint8_t raw[SOW_MANIFEST_SIZE];
 
-    load(cfg, &log, &r);
-    memset(out, 0, sizeof *out);
+    load(cfg, &log, &r, raw);
     memset(&m, 0, sizeof m);
-    if (r.state != SOW_BOOT_NONE && sow_log_blob(&log, raw) == SOW_OK)
-        (void)sow_manifest_parse(&m, raw);
+    (void)sow_manifest_parse(&m, (const uint8_t *)raw);
     out->state = state(cfg, &r, &m);
     out->cause = r.cause;
     if (out->state == SOW_BOOT_REVERTED && r.cause == SOW_CAUSE_OK)
         out->cause = SOW_CAUSE_NOT_CONFIRMED;
     out->attempts = out->state == SOW_BOOT_TRIAL;
+    out->requests = r.requests;
     out->version = m.version;
     out->sequence = out->state == SOW_BOOT_CONFIRMED && m.sequence > r.sequence ? m.sequence : r.sequence;
     return SOW_OK;
@@ -147,6 +145,7 @@ int sow_boot_read(const struct sow_config *cfg, struct sow_boot_status *out)
 
 int sow_boot_confirm(const struct sow_config *cfg)
 {
+    uint32_t raw[SOW_MANIFEST_SIZE / 4];
     struct sow_boot_status now;
     struct sow_boot_record r;
     struct sow_log log;
@@ -157,15 +156,16 @@ int sow_boot_confirm(const struct sow_config *cfg)
     if (write_field(cfg, &cfg->map->slot_a, IMAGE_OK, SET) < 0)
         return -SOW_CAUSE_FLASH_IO;
     (void)sow_boot_read(cfg, &now); /* confirmed: with the new sequence */
-    load(cfg, &log, &r);
+    load(cfg, &log, &r, raw);
     r.state = now.state;
     r.sequence = now.sequence;
-    return sow_log_put(&log, 0, &r);
+    return sow_log_put(&log, &r, sizeof r, raw);
 }
 
 /* MCUboot rolls back by itself what nobody confirms; only the cause is kept. */
 int sow_boot_reject(const struct sow_config *cfg, uint8_t cause)
 {
+    uint32_t raw[SOW_MANIFEST_SIZE / 4];
     struct sow_boot_status now;
     struct sow_boot_record r;
     struct sow_log log;
@@ -173,9 +173,9 @@ int sow_boot_reject(const struct sow_config *cfg, uint8_t cause)
     (void)sow_boot_read(cfg, &now);
     if (now.state != SOW_BOOT_TRIAL)
         return SOW_OK;
-    load(cfg, &log, &r);
+    load(cfg, &log, &r, raw);
     r.cause = cause;
-    return sow_log_put(&log, 0, &r);
+    return sow_log_put(&log, &r, sizeof r, raw);
 }
 
 #endif

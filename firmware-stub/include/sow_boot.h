@@ -29,6 +29,7 @@ struct sow_boot_status {
     uint8_t state;      /* enum sow_boot_state */
     uint8_t cause;      /* of REVERTED and REFUSED */
     uint8_t attempts;   /* trial boots so far */
+    uint8_t requests;   /* made so far, modulo 256 */
     uint32_t sequence;  /* anti-rollback floor: sequence of the last confirmed image */
     uint32_t version;   /* version the request was for; 0 without one */
 };

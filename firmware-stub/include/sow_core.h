@@ -96,7 +96,7 @@ int sow_core_image_delete(struct sow_core *c, uint32_t version);
 /* Request the swap of a ready image at the next boot; the caller resets the device. */
 int sow_core_install(struct sow_core *c);
 
-/* Small values that outlive a reset, for the layers above. key 0..15; the value is untouched unless SOW_OK.
+/* Small values that outlive a reset, for the layers above. key < SOW_CORE_VALUES; the value is untouched unless SOW_OK.
  * -SOW_CAUSE_NO_SESSION: never put. */
 int sow_core_kv_get(struct sow_core *c, uint8_t key, uint32_t *value);
 int sow_core_kv_put(struct sow_core *c, uint8_t key, uint32_t value);

@@ -41,10 +41,9 @@ extern "C" {
 
 enum sow_codec { SOW_CODEC_FULL = 0, SOW_CODEC_PATCH = 1, SOW_CODEC_ZSTD = 2 };
 
-struct sow_manifest {
-    uint8_t codec, flags, key_id, profile, options;
-    uint32_t class_id, hardware_id, version, sequence, expiry;
-    uint32_t new_size, base_size, payload_size, link_base, scratch, ram; /* bytes */
+struct sow_manifest { /* in the order of the bytes; sizes and addresses in bytes */
+    uint32_t codec, flags, class_id, hardware_id, key_id, ram, version, sequence, expiry;
+    uint32_t new_size, base_size, payload_size, link_base, scratch, profile, options;
     uint8_t base_digest[8], payload_digest[16], new_digest[32];
 };
 

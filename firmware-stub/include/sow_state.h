@@ -25,10 +25,16 @@ enum sow_timer {
     SOW_TIMERS = 10
 };
 
-/* Small fields come first: a Cortex-M0+ reaches a byte within 32 bytes of its base, a word within 128. */
+/* Small fields come first, the rarely used ones last: a Cortex-M0+ reaches a byte within 32 bytes of its base, a word
+ * within 128. */
 struct sow {
-    uint8_t opened, joined, heard, tested, halted; /* flags; halted: port->reboot has been called */
-    uint8_t package_version, confirm, max_payload;
+    uint8_t opened; /* until port->reboot is called */
+    uint8_t joined, max_payload, package_version;
+
+    /* The command under way. */
+    uint8_t cid;
+    uint8_t group;   /* McGroupID or SOW_UNICAST */
+    uint8_t at_once; /* the answer cannot wait: it is part of a TS007 answer, or its time has come */
 
     uint8_t synced;  /* offset is valid */
     uint8_t token;   /* TS003 TokenReq */
@@ -41,7 +47,6 @@ struct sow {
     uint8_t over;       /* its block is complete or refused, and the windows that fed it are cancelled */
     uint8_t acks;       /* FragDataBlockReceivedReq still to send */
     uint8_t reboot_gps; /* the reboot was asked for at a GPS time */
-    uint8_t installing; /* the reset is to install an image */
 
     uint8_t note_step, note_cause; /* a refusal that the core does not remember: of a set-up, of an install */
     uint8_t last_step, last_cause; /* of the report sent last, or passed in silence */
@@ -52,19 +57,25 @@ struct sow {
     uint8_t ans_form;              /* enum sow_ans_form */
     uint8_t queue_head, queue_len; /* queue[head..len) is still to send */
 
-    uint16_t armed; /* bit per timer */
+    uint8_t tested, heard, confirm; /* of the image on trial; confirm: enum sow_confirm_policy */
+    uint8_t installing;             /* the reset is to install an image */
+    struct {
+        uint8_t state; /* enum sow_boot_state at the last reset */
+    } boot;
+    uint16_t left;      /* bytes of the message under way, */
+    const uint8_t *arg; /* they, or what follows the CID of its command */
+    uint32_t now;       /* device seconds of the call under way */
+
     struct sow_config cfg;
     uint32_t offset;  /* GPS seconds = device seconds + offset */
     uint32_t version; /* FWversion of the running image */
-    uint32_t at[SOW_TIMERS];
+    uint32_t at[SOW_TIMERS]; /* device seconds; 0: not armed */
     uint32_t group_addr[SOW_GROUPS];
-    struct sow_boot_status boot;
-    /* Receive windows of TS005, start and end in GPS seconds so that a correction of the clock moves them;
-     * device_class 0: none. */
+    struct sow_core core;
+    /* Receive windows of TS005, which a correction of the clock moves; device_class 0: none. */
     struct sow_mc_session window[SOW_GROUPS];
     uint8_t ans[SOW_ANS_BUFFER];
     uint8_t queue[SOW_QUEUE]; /* messages: port, length, bytes */
-    struct sow_core core;
 };
 
 #ifdef __cplusplus

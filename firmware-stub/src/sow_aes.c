@@ -1,5 +1,6 @@
-/* AES-128 (FIPS 197) and AES-CMAC (RFC 4493). Columns are words with row 0 in the low byte; the
- * round keys are computed as they are used, so a key costs 16 bytes and one table serves all.
+/* AES-128 (FIPS 197) and AES-CMAC (RFC 4493). The round keys are computed as they are used, and so is the S-box: its
+ * 256 bytes are on the stack, which costs 6 thousand instructions, once for a block or for all that go into an
+ * update of a CMAC.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 
@@ -7,76 +8,89 @@
 
 #include <string.h>
 
-static const uint8_t sbox[256] = {
-    0x63, 0x7c, 0x77, 0x7b, 0xf2, 0x6b, 0x6f, 0xc5, 0x30, 0x01, 0x67, 0x2b, 0xfe, 0xd7, 0xab, 0x76,
-    0xca, 0x82, 0xc9, 0x7d, 0xfa, 0x59, 0x47, 0xf0, 0xad, 0xd4, 0xa2, 0xaf, 0x9c, 0xa4, 0x72, 0xc0,
-    0xb7, 0xfd, 0x93, 0x26, 0x36, 0x3f, 0xf7, 0xcc, 0x34, 0xa5, 0xe5, 0xf1, 0x71, 0xd8, 0x31, 0x15,
-    0x04, 0xc7, 0x23, 0xc3, 0x18, 0x96, 0x05, 0x9a, 0x07, 0x12, 0x80, 0xe2, 0xeb, 0x27, 0xb2, 0x75,
-    0x09, 0x83, 0x2c, 0x1a, 0x1b, 0x6e, 0x5a, 0xa0, 0x52, 0x3b, 0xd6, 0xb3, 0x29, 0xe3, 0x2f, 0x84,
-    0x53, 0xd1, 0x00, 0xed, 0x20, 0xfc, 0xb1, 0x5b, 0x6a, 0xcb, 0xbe, 0x39, 0x4a, 0x4c, 0x58, 0xcf,
-    0xd0, 0xef, 0xaa, 0xfb, 0x43, 0x4d, 0x33, 0x85, 0x45, 0xf9, 0x02, 0x7f, 0x50, 0x3c, 0x9f, 0xa8,
-    0x51, 0xa3, 0x40, 0x8f, 0x92, 0x9d, 0x38, 0xf5, 0xbc, 0xb6, 0xda, 0x21, 0x10, 0xff, 0xf3, 0xd2,
-    0xcd, 0x0c, 0x13, 0xec, 0x5f, 0x97, 0x44, 0x17, 0xc4, 0xa7, 0x7e, 0x3d, 0x64, 0x5d, 0x19, 0x73,
-    0x60, 0x81, 0x4f, 0xdc, 0x22, 0x2a, 0x90, 0x88, 0x46, 0xee, 0xb8, 0x14, 0xde, 0x5e, 0x0b, 0xdb,
-    0xe0, 0x32, 0x3a, 0x0a, 0x49, 0x06, 0x24, 0x5c, 0xc2, 0xd3, 0xac, 0x62, 0x91, 0x95, 0xe4, 0x79,
-    0xe7, 0xc8, 0x37, 0x6d, 0x8d, 0xd5, 0x4e, 0xa9, 0x6c, 0x56, 0xf4, 0xea, 0x65, 0x7a, 0xae, 0x08,
-    0xba, 0x78, 0x25, 0x2e, 0x1c, 0xa6, 0xb4, 0xc6, 0xe8, 0xdd, 0x74, 0x1f, 0x4b, 0xbd, 0x8b, 0x8a,
-    0x70, 0x3e, 0xb5, 0x66, 0x48, 0x03, 0xf6, 0x0e, 0x61, 0x35, 0x57, 0xb9, 0x86, 0xc1, 0x1d, 0x9e,
-    0xe1, 0xf8, 0x98, 0x11, 0x69, 0xd9, 0x8e, 0x94, 0x9b, 0x1e, 0x87, 0xe9, 0xce, 0x55, 0x28, 0xdf,
-    0x8c, 0xa1, 0x89, 0x0d, 0xbf, 0xe6, 0x42, 0x68, 0x41, 0x99, 0x2d, 0x0f, 0xb0, 0x54, 0xbb, 0x16,
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "row 0 of a column is the low byte of its word"
+#endif
+
+struct sbox {
+    uint8_t of[256];
 };
+
+/* The affine image of the inverse in GF(2^8). Two walks through all that have one, p = 3^i and q = 3^-i, meet every
+ * number with its inverse. */
+static void make_sbox(struct sbox *sbox)
+{
+    uint32_t p = 1, q = 1;
+
+    sbox->of[0] = 0x63;
+    do {
+        uint32_t x;
+
+        p ^= p << 1; /* times 3 */
+        if (p > 0xff) {
+            p ^= 0x11b;
+        }
+        q ^= q << 1; /* through 3: 1 + x + x^2 + ..., the bits above x^7 being of no account */
+        q ^= q << 2;
+        q ^= q << 4;
+        q &= 0xff;
+        if (q > 0x7f) {
+            q ^= 9;
+        }
+        q |= q << 8; /* rotated, q is a byte of it */
+        x = q ^ q << 1;
+        x ^= x << 2 ^ q << 4;
+        sbox->of[p] = (uint8_t)(x >> 8 ^ 0x63);
+    } while (p != 1);
+}
 
 static uint32_t ror(uint32_t x, unsigned n)
 {
     return x >> n | x << (32u - n);
 }
 
-/* SubBytes of a column: row r is taken from word (column + r) & mask. With mask 3 this is ShiftRows as well. */
-static uint32_t substitute(const uint32_t *s, unsigned column, unsigned mask)
-{
-    uint32_t w = 0;
-
-    for (unsigned row = 4; row-- > 0;) {
-        w = w << 8 | sbox[s[(column + row) & mask] >> 8 * row & 0xff];
-    }
-    return w;
-}
-
 /* MixColumns: row i becomes 2 s(i) + 3 s(i+1) + s(i+2) + s(i+3) over GF(2^8). */
 static uint32_t mix(uint32_t s)
 {
-    uint32_t next = ror(s, 8), t = s ^ next;
+    uint32_t next = ror(s, 8), t = s ^ next, high = t >> 7 & 0x01010101;
 
-    t = (t & 0x7f7f7f7f) << 1 ^ (t >> 7 & 0x01010101) * 0x1b;
-    return t ^ next ^ ror(s ^ next, 16);
+    /* Twice t: the bit that leaves a byte is taken from the next one, and brings in the polynomial. */
+    return t << 1 ^ high << 8 ^ high * 0x1b ^ next ^ ror(t, 16);
+}
+
+union columns {
+    uint32_t word[4];
+    uint8_t byte[16];
+};
+
+static void encrypt_block(const struct sbox *sbox, const uint8_t *key, const uint8_t *in, uint8_t *out)
+{
+    union columns k, s, t;
+    unsigned i;
+
+    for (i = 0; i < 16; i++) {
+        k.byte[i] = key[i];
+        s.byte[i] = key[i] ^ in[i];
+    }
+    for (unsigned rcon = 0x01; rcon != 0x6c; rcon = rcon == 0x80 ? 0x1b : rcon << 1) {
+        k.byte[0] ^= (uint8_t)rcon;
+        for (i = 0; i < 16; i++) { /* SubBytes and ShiftRows; the next round key */
+            t.byte[i] = sbox->of[s.byte[i * 5 % 16]];
+            k.byte[i] ^= i < 4 ? sbox->of[k.byte[12 + (i + 1) % 4]] : k.byte[i - 4];
+        }
+        for (i = 0; i < 4; i++) {
+            s.word[i] = k.word[i] ^ (rcon == 0x36 ? t.word[i] : mix(t.word[i])); /* not in the last round */
+        }
+    }
+    memcpy(out, s.byte, sizeof s.byte);
 }
 
 void sow_aes128_encrypt(const uint8_t key[16], const uint8_t in[16], uint8_t out[16])
 {
-    uint32_t k[4], s[4], t[4], w = 0, x = 0;
-    unsigned i;
+    struct sbox sbox;
 
-    for (i = 16; i-- > 0;) {
-        w = w << 8 | key[i];
-        x = x << 8 | (uint32_t)(in[i] ^ key[i]);
-        k[i / 4] = w;
-        s[i / 4] = x;
-    }
-    for (unsigned rcon = 0x01; rcon != 0x6c; rcon = rcon == 0x80 ? 0x1b : rcon << 1) {
-        for (i = 0; i < 4; i++) {
-            w = substitute(s, i, 3);
-            t[i] = rcon == 0x36 ? w : mix(w); /* not in the last round */
-        }
-        w = ror(k[3], 8);
-        w = substitute(&w, 0, 0) ^ rcon;
-        for (i = 0; i < 4; i++) {
-            w = k[i] ^= w;
-            s[i] = t[i] ^ w;
-        }
-    }
-    for (i = 0; i < 16; i++) {
-        out[i] = (uint8_t)(s[i / 4] >> 8 * (i % 4));
-    }
+    make_sbox(&sbox);
+    encrypt_block(&sbox, key, in, out);
 }
 
 void sow_cmac_init(struct sow_cmac *c, const uint8_t key[16])
@@ -87,10 +101,13 @@ void sow_cmac_init(struct sow_cmac *c, const uint8_t key[16])
 
 void sow_cmac_update(struct sow_cmac *c, const void *data, size_t n)
 {
+    struct sbox sbox;
+
+    make_sbox(&sbox);
     for (const uint8_t *p = data; n > 0; n--) {
         /* A full block waits for the next byte: the last block is masked before it is encrypted. */
         if (c->fill == 16) {
-            sow_aes128_encrypt(c->key, c->x, c->x);
+            encrypt_block(&sbox, c->key, c->x, c->x);
             c->fill = 0;
         }
         c->x[c->fill++] ^= *p++;

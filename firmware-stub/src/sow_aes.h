@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* out = AES-128(key, in). out may be in. Uses 108 bytes of stack on a Cortex-M0+. */
+/* out = AES-128(key, in). out may be in. Uses 360 bytes of stack on a Cortex-M0+ and 12 thousand instructions. */
 void sow_aes128_encrypt(const uint8_t key[16], const uint8_t in[16], uint8_t out[16]);
 
 /* A CMAC in progress: 36 bytes, all of its state, the key included. Wipe it after use. */
@@ -24,7 +24,8 @@ struct sow_cmac {
 
 void sow_cmac_init(struct sow_cmac *c, const uint8_t key[16]);
 
-/* Append n bytes. Any split of a message into calls gives the same MAC. */
+/* Append n bytes. Any split of a message into calls gives the same MAC; short pieces are slow, each call costs 6
+ * thousand instructions of a Cortex-M0+ before the first block. */
 void sow_cmac_update(struct sow_cmac *c, const void *data, size_t n);
 
 /* Write the MAC. LoRaWAN uses its first four bytes. The struct is spent afterwards. */

@@ -2,9 +2,10 @@
  *
  * Answers to commands wait in a small queue of bytes, already packed into messages. What depends on the moment
  * it is sent (a clock request, a status after its random delay, a report) is only a timer until sow_uplink
- * builds it.
+ * has the package build it.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include <stddef.h>
 #include <string.h>
 
 #include "sow_packages.h"
@@ -14,21 +15,31 @@
 #define COMMANDS 6u
 #define UNKNOWN 0xffu
 #define CID_DATA_FRAGMENT 8u
-#define NO_MESSAGE 0xffu
+#define PREFIX 0x80u
 
-/* Bytes that follow the CID of a request, by package and CID. */
-static const uint8_t request_len[][COMMANDS] = {
-    {0, 0, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN}, /* TS007; its CID 2 is a message of its own */
-    {0, 5, 1, 1, UNKNOWN, UNKNOWN},             /* TS003 */
-    {0, 1, 29, 1, 10, 10},                      /* TS005 */
-    {0, 1, 16, 1, 1, UNKNOWN},                  /* TS004 v2; CID 8 is a message of its own */
-    {0, 0, 4, 3, 0, 4},                         /* TS006 */
-    {UNKNOWN, 0, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN},
+const struct sow_package sow_packages[] = {
+    {SOW_PACKAGE_MULTIPACKAGE, SOW_PORT_MULTIPACKAGE, {0, 0, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN},
+     .command = sow_multipackage_command}, /* its CID 2 is a message of its own */
+    {SOW_PACKAGE_CLOCKSYNC, SOW_PORT_CLOCKSYNC, {0, 5, 1, 1, UNKNOWN, UNKNOWN}, .command = sow_clocksync_command},
+    {SOW_PACKAGE_MCSETUP, SOW_PORT_MCSETUP, {0, 1, 29, 1, 10, 10}, .command = sow_mcsetup_command},
+    {SOW_PACKAGE_DATABLOCK, SOW_PORT_DATABLOCK, {0, 1, 16, 1, 1, UNKNOWN},
+     .command = sow_datablock_command}, /* version 2; CID 8 is a message of its own */
+    {SOW_PACKAGE_FWMGMT, SOW_PORT_FWMGMT, {0, 0, 4, 3, 0, 4}, .command = sow_fwmgmt_command},
+    {SOW_PACKAGE_DIAG, SOW_PORT_DIAG, {UNKNOWN, 0, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN}, .command = sow_diag_command},
 };
 
-/* Package of ports 200..204. */
-static const uint8_t package_of_port[] = {SOW_PACKAGE_MCSETUP, SOW_PACKAGE_DATABLOCK, SOW_PACKAGE_CLOCKSYNC,
-                                          SOW_PACKAGE_FWMGMT, SOW_PACKAGE_DIAG};
+/* The uplink that each of the first timers stands for: a command that the device gives itself. */
+static const struct {
+    uint8_t package, cid, arg;
+} unasked[] = {
+    {SOW_PACKAGE_DATABLOCK, 1, 1}, /* FragSessionStatus: FragIndex, all devices answer */
+    {SOW_PACKAGE_DATABLOCK, 1, 3},
+    {SOW_PACKAGE_DATABLOCK, 1, 5},
+    {SOW_PACKAGE_DATABLOCK, 1, 7},
+    [SOW_TIMER_ACK] = {SOW_PACKAGE_DATABLOCK, SOW_UNASKED, 0},
+    [SOW_TIMER_CLOCK] = {SOW_PACKAGE_CLOCKSYNC, SOW_UNASKED, 0},
+    [SOW_TIMER_DIAG] = {SOW_PACKAGE_DIAG, 1, 0},
+};
 
 uint16_t sow_u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
 
@@ -46,27 +57,40 @@ void sow_put32(uint8_t *p, uint32_t v)
     sow_put16(p + 2, v >> 16);
 }
 
+void sow_ans32(struct sow_uplink *up, uint32_t v)
+{
+    sow_put32(up->data + up->len, v);
+    up->len = (uint8_t)(up->len + 4u);
+}
+
 uint32_t sow_random(const struct sow *s, uint32_t bound)
 {
     return ((s->cfg.port->random(s->cfg.port->user) & 0xffffu) * bound) >> 16;
 }
 
-void sow_arm(struct sow *s, uint32_t timer, uint32_t at)
+__attribute__((noinline)) void sow_arm(struct sow *s, uint32_t timer, uint32_t delay)
 {
-    s->at[timer] = at;
-    s->armed = (uint16_t)(s->armed | 1u << timer);
+    uint32_t at = s->now + delay;
+
+    s->at[timer] = at - !at; /* 0 is for a timer that is not armed */
 }
 
-void sow_disarm(struct sow *s, uint32_t timer) { s->armed = (uint16_t)(s->armed & ~(1u << timer)); }
+int sow_due(const struct sow *s, uint32_t timer) { return s->at[timer] && sow_diff(s->at[timer], s->now) >= 0; }
 
-int sow_armed(const struct sow *s, uint32_t timer) { return (s->armed >> timer) & 1; }
+int sow_answers_wait(const struct sow *s) { return s->joined ? s->queue_len | s->ans_form : 0; }
 
-int sow_due(const struct sow *s, uint32_t timer, uint32_t now)
+struct sow_status *sow_status(const struct sow *s, uint32_t index, struct sow_status *st)
 {
-    return sow_armed(s, timer) && sow_diff(s->at[timer], now) >= 0;
+    (void)sow_core_status(&s->core, (uint8_t)index, st);
+    return st;
 }
 
-void sow_max_payload(struct sow *s, uint8_t bytes)
+uint8_t sow_package_version(const struct sow *s, uint32_t id)
+{
+    return id == SOW_PACKAGE_MULTIPACKAGE || id == SOW_PACKAGE_FWMGMT ? 1 : s->package_version;
+}
+
+__attribute__((noinline)) void sow_max_payload(struct sow *s, uint8_t bytes)
 {
     s->max_payload = (uint8_t)(bytes < MIN_PAYLOAD ? MIN_PAYLOAD : bytes > MAX_PAYLOAD ? MAX_PAYLOAD : bytes);
 }
@@ -74,166 +98,182 @@ void sow_max_payload(struct sow *s, uint8_t bytes)
 int sow_open(struct sow *s, const struct sow_config *cfg, const struct sow_options *opt, void *arena,
              uint32_t arena_size, uint32_t now)
 {
-    uint32_t value;
+    uint32_t period = 9; /* 18 h: 20 ppm are 1.3 s */
+    struct sow_boot_status boot;
     int r;
 
     memset(s, 0, sizeof *s);
     s->cfg = *cfg;
+    s->now = now;
     s->package_version = opt->package_version == 1 ? 1 : 2;
     s->confirm = opt->confirm;
-    s->period = 9; /* 18 h: 20 ppm are 1.3 s */
     sow_max_payload(s, opt->max_payload ? opt->max_payload : 51);
 
     (void)sow_image_header(cfg, &cfg->map->slot_a, &s->version, NULL, NULL);
-    if (sow_boot_read(cfg, &s->boot) != SOW_OK) memset(&s->boot, 0, sizeof s->boot);
+    if (sow_boot_read(cfg, &boot) == SOW_OK) s->boot.state = boot.state;
+    if (s->boot.state == SOW_BOOT_TRIAL) sow_arm(s, SOW_TIMER_TRIAL, opt->confirm_within ? opt->confirm_within : 86400u);
     r = sow_core_open(&s->core, &s->cfg, arena, arena_size);
     if (r < 0) {
         /* An image that could not be replaced again must not be kept. */
-        if (s->boot.state == SOW_BOOT_TRIAL) (void)sow_boot_reject(cfg, (uint8_t)-r);
+        if (s->at[SOW_TIMER_TRIAL]) (void)sow_boot_reject(cfg, (uint8_t)-r);
         return r;
     }
     s->opened = 1;
-    sow_arm(s, SOW_TIMER_WORK, now);
-
-    if (sow_core_kv_get(&s->core, SOW_KV_CLOCK_PERIOD, &value) == SOW_OK) s->period = value & 15u;
-    s->index = s->core.session.index; /* of the session that was resumed, or 0 */
-    if (s->boot.state == SOW_BOOT_TRIAL)
-        sow_arm(s, SOW_TIMER_TRIAL, now + (opt->confirm_within ? opt->confirm_within : 86400u));
+    sow_arm(s, SOW_TIMER_WORK, 0);
+    (void)sow_core_kv_get(&s->core, SOW_KV_CLOCK_PERIOD, &period);
+    s->period = period & 15u;
+    s->index = s->core.at.session.index; /* of the session that was resumed, or 0 */
     return r;
 }
 
 void sow_joined(struct sow *s, uint32_t now)
 {
+    s->now = now;
     s->joined = 1;
     if (!s->synced) {
         s->backoff = 0;
-        sow_arm(s, SOW_TIMER_CLOCK, now + sow_random(s, 8));
+        sow_arm(s, SOW_TIMER_CLOCK, sow_random(s, 8));
     }
 }
 
 uint32_t sow_gps_time(const struct sow *s, uint32_t now) { return s->synced ? now + s->offset : 0; }
 
-static void run_command(struct sow *s, struct sow_command *c, uint8_t package)
+static __attribute__((noinline)) void run(struct sow *s, const struct sow_package *p, uint32_t cid, struct sow_uplink *up)
 {
-    if (c->cid == 0) { /* PackageVersionReq */
-        c->ans[1] = package;
-        c->ans[2] = package == SOW_PACKAGE_MULTIPACKAGE || package == SOW_PACKAGE_FWMGMT ? 1 : s->package_version;
-        c->len = 3;
-        return;
-    }
-    switch (package) {
-    case SOW_PACKAGE_MULTIPACKAGE: sow_multipackage_command(s, c); break;
-    case SOW_PACKAGE_CLOCKSYNC: sow_clocksync_command(s, c); break;
-    case SOW_PACKAGE_MCSETUP: sow_mcsetup_command(s, c); break;
-    case SOW_PACKAGE_DATABLOCK: sow_datablock_command(s, c); break;
-    case SOW_PACKAGE_FWMGMT: sow_fwmgmt_command(s, c); break;
-    default: c->len = sow_diag_report(s, c->ans); break;
-    }
+    s->cid = (uint8_t)cid;
+    up->port = p->port;
+    up->len = 3;
+    up->data[0] = (uint8_t)cid;
+    up->data[1] = p->id;
+    up->data[2] = sow_package_version(s, p->id);
+    if (cid == 0) return; /* PackageVersionAns */
+    up->len = 2;
+    p->command(s, up);
 }
 
-uint32_t sow_command(struct sow *s, struct sow_command *c, uint8_t package, const uint8_t *data, uint32_t len)
+/* Run the first command that is left of the message. Returns whether the next one can be read. */
+static int command(struct sow *s, const struct sow_package *p, struct sow_uplink *up)
 {
-    uint8_t cid = data[0];
-    uint8_t want = cid < COMMANDS ? request_len[package][cid] : UNKNOWN;
+    uint32_t cid = s->arg[0], want = cid < COMMANDS ? p->request_len[cid] : UNKNOWN;
 
-    if (package == SOW_PACKAGE_DATABLOCK && s->package_version == 1) {
+    if (p->id == SOW_PACKAGE_DATABLOCK && s->package_version == 1) {
         if (cid == 2) want = 10;
         if (cid == 4) want = UNKNOWN;
     }
-    if (want == UNKNOWN || len < 1u + want) return 0;
-    c->len = 0;
+    if (want == UNKNOWN || s->left <= want) return 0;
+    s->arg++;
+    up->len = 0;
     /* All others are for one device; a multicast one is dropped without an answer. */
-    if (c->group == SOW_UNICAST || (package == SOW_PACKAGE_DATABLOCK && cid == 1)) {
-        c->cid = cid;
-        c->arg = data + 1;
-        c->ans[0] = cid;
-        c->len = 2;
-        run_command(s, c, package);
-    }
-    return 1u + want;
+    if (s->group == SOW_UNICAST || (p->id == SOW_PACKAGE_DATABLOCK && cid == 1)) run(s, p, cid, up);
+    s->arg += want;
+    s->left = (uint16_t)(s->left - 1u - want);
+    return 1;
 }
 
-/* Append an answer to the message at *open, or to a new one. Without room for it the answer is lost: the
- * server, who has sent several messages without waiting for an uplink, asks again. */
-static void enqueue(struct sow *s, uint8_t port, uint8_t *open, const uint8_t *ans, uint8_t len)
+/* Append an answer to a message in the queue, or without one to a new one. Returns the message. Without room for
+ * it the answer is lost: the server, who has sent several messages without waiting for an uplink, asks again. */
+static __attribute__((noinline)) uint8_t *enqueue(struct sow *s, uint8_t *message, const struct sow_uplink *up)
 {
-    if (*open != NO_MESSAGE && s->queue[*open + 1u] + len > s->max_payload) *open = NO_MESSAGE;
-    if (s->queue_len + len + (*open == NO_MESSAGE ? 2u : 0u) > SOW_QUEUE) return;
-    if (*open == NO_MESSAGE) {
-        *open = s->queue_len;
-        s->queue[s->queue_len++] = port;
-        s->queue[s->queue_len++] = 0;
+    uint8_t *end = s->queue + s->queue_len;
+    uint32_t head = 0, n = up->len;
+
+    if (!message || message[1] + n > s->max_payload) {
+        message = end;
+        head = offsetof(struct sow_uplink, data); /* port and length */
     }
-    memcpy(s->queue + s->queue_len, ans, len);
-    s->queue_len = (uint8_t)(s->queue_len + len);
-    s->queue[*open + 1u] = (uint8_t)(s->queue[*open + 1u] + len);
+    if (s->queue_len + head + n > SOW_QUEUE) return NULL;
+    memcpy(end, (const uint8_t *)up + offsetof(struct sow_uplink, data) - head, head + n);
+    s->queue_len = (uint8_t)(s->queue_len + head + n);
+    if (!head) message[1] = (uint8_t)(message[1] + n);
+    return message;
+}
+
+/* The commands of a message, those of TS007 for several packages: there a byte 0x80 | PackageIdentifier selects the
+ * package of the commands after it and is copied to the answers, which gather in the ANS buffer. */
+static void run_message(struct sow *s, const struct sow_package *p)
+{
+    uint8_t *message = NULL, answered = 0;
+    struct sow_uplink up;
+
+    while (s->left) {
+        uint32_t id = s->arg[0] ^ PREFIX;
+
+        if (s->at_once && id < PREFIX) {
+            if (id > SOW_PACKAGE_FWMGMT || s->ans_len >= SOW_ANS_BUFFER) break;
+            p = &sow_packages[id];
+            up.len = 1;
+            up.data[0] = *s->arg++;
+            s->left--;
+        } else {
+            /* What might not be answered is not done. */
+            if (s->at_once && s->ans_len > SOW_ANS_BUFFER - SOW_ANS_MAX) break;
+            if (!command(s, p, &up)) break;
+            answered |= up.len;
+        }
+        if (s->at_once) {
+            memcpy(s->ans + s->ans_len, up.data, up.len);
+            s->ans_len = (uint8_t)(s->ans_len + up.len);
+        } else if (up.len) {
+            message = enqueue(s, message, &up);
+        }
+    }
+    if (s->at_once) sow_multipackage_send(s, 0, s->ans_len, answered ? SOW_ANS_AUTO : SOW_ANS_NONE);
 }
 
 void sow_downlink(struct sow *s, uint32_t now, uint8_t port, uint8_t group, const uint8_t *data, uint32_t len)
 {
-    struct sow_command c;
-    uint8_t open = NO_MESSAGE, package;
+    const struct sow_package *p = sow_packages;
 
-    if (!s->opened || s->halted) return;
+    s->now = now;
+    if (!s->opened) return;
     s->heard = 1;
     if (!s->joined) sow_joined(s, now);
     if (group != SOW_UNICAST && group >= SOW_GROUPS) return;
-    if (port == SOW_PORT_MULTIPACKAGE) {
-        if (group == SOW_UNICAST) sow_multipackage_message(s, now, data, len);
-        return;
+    while (p->port != port)
+        if (p++->id == SOW_PACKAGE_DIAG) return;
+    s->group = group;
+    s->arg = data;
+    s->left = (uint16_t)len;
+    s->at_once = 0;
+    if (p->id == SOW_PACKAGE_MULTIPACKAGE) {
+        if (group == SOW_UNICAST) sow_multipackage_begin(s);
+        if (!s->at_once) return;
     }
-    if (port < SOW_PORT_MCSETUP || port > SOW_PORT_DIAG) return;
-    package = package_of_port[port - SOW_PORT_MCSETUP];
-    if (package == SOW_PACKAGE_DATABLOCK && len && data[0] == CID_DATA_FRAGMENT) {
-        sow_datablock_fragment(s, now, group, data, len);
-        return;
-    }
-    c.now = now;
-    c.group = group;
-    c.at_once = 0;
-    c.room = s->max_payload < SOW_ANS_MAX ? s->max_payload : SOW_ANS_MAX;
-    while (len) {
-        uint32_t used = sow_command(s, &c, package, data, len);
-
-        if (!used) return; /* nothing after it can be read */
-        if (c.len) enqueue(s, port, &open, c.ans, c.len);
-        data += used;
-        len -= used;
-    }
+    if (p->id == SOW_PACKAGE_DATABLOCK && len && data[0] == CID_DATA_FRAGMENT) sow_datablock_fragment(s);
+    else run_message(s, p);
 }
-
-static int is_uplink(uint32_t timer) { return timer <= SOW_TIMER_DIAG; }
 
 int sow_poll(struct sow *s, uint32_t now, uint32_t *wake)
 {
-    uint32_t quiet, wait = SOW_NEVER;
-    struct sow_status st;
+    uint32_t quiet, wait = SOW_NEVER, i;
+    struct sow_status buf, *st;
     int r = SOW_OK;
 
+    s->now = now;
     *wake = SOW_NEVER;
-    if (!s->opened || s->halted) return SOW_OK;
-    if (s->synced) sow_core_time(&s->core, now + s->offset);
-    if (sow_due(s, SOW_TIMER_WORK, now)) {
+    if (!s->opened) return SOW_OK;
+    if (s->synced) sow_core_time(&s->core, sow_gps(s));
+    if (sow_due(s, SOW_TIMER_WORK)) {
         r = sow_core_work(&s->core);
-        if (r <= SOW_OK) sow_disarm(s, SOW_TIMER_WORK);
+        if (r <= SOW_OK) s->at[SOW_TIMER_WORK] = 0;
     }
-    sow_fwmgmt_poll(s, now);
-    if (s->halted) return SOW_OK;
-    (void)sow_core_status(&s->core, s->index, &st);
-    if (st.step < SOW_STEP_READY && sow_deferred(st.cause) && !sow_armed(s, SOW_TIMER_WORK))
-        sow_arm(s, SOW_TIMER_WORK, now + SOW_DEFERRAL);
-    sow_datablock_settle(s, now, &st);
-    sow_diag_watch(s, now, &st);
+    sow_fwmgmt_poll(s);
+    if (!s->opened) return SOW_OK;
+    st = sow_status(s, s->index, &buf);
+    if (st->step < SOW_STEP_READY && sow_deferred(st->cause) && !s->at[SOW_TIMER_WORK])
+        sow_arm(s, SOW_TIMER_WORK, SOW_DEFERRAL);
+    sow_datablock_settle(s, st);
+    sow_diag_watch(s, st);
 
-    if (s->joined && (s->queue_len || s->ans_next < s->ans_stop)) wait = 0;
     /* In a class C window an uplink costs a fragment: those that nobody asked for wait for its end. */
     quiet = sow_quiet_until(s, now);
-    for (uint32_t i = 0; i < SOW_TIMERS; i++) {
-        int32_t left;
+    for (i = SOW_TIMER_CLOCK; i <= SOW_TIMER_DIAG; i++)
+        if (s->at[i] && sow_diff(s->at[i], quiet) > 0 && quiet != now) s->at[i] = quiet;
+    if (sow_answers_wait(s)) wait = 0;
+    for (i = s->joined ? 0 : SOW_TIMER_DIAG + 1; i < SOW_TIMERS; i++) {
+        int32_t left = sow_diff(now, s->at[i]);
 
-        if (!sow_armed(s, i) || (is_uplink(i) && !s->joined)) continue;
-        if ((i == SOW_TIMER_CLOCK || i == SOW_TIMER_DIAG) && quiet != now && sow_diff(s->at[i], quiet) > 0) s->at[i] = quiet;
-        left = sow_diff(now, s->at[i]);
+        if (!s->at[i]) continue;
         if (left < 0) left = 0;
         if ((uint32_t)left < wait) wait = (uint32_t)left;
     }
@@ -243,32 +283,25 @@ int sow_poll(struct sow *s, uint32_t now, uint32_t *wake)
 
 int sow_uplink(struct sow *s, uint32_t now, struct sow_uplink *up)
 {
-    if (!s->opened || s->halted || !s->joined) return SOW_OK;
+    s->now = now;
+    if (!s->opened || !s->joined) return SOW_OK;
     if (s->queue_len) {
-        const uint8_t *m = s->queue + s->queue_head;
+        const uint8_t *message = s->queue + s->queue_head;
+        uint32_t n = offsetof(struct sow_uplink, data) + message[1];
 
-        up->port = m[0];
-        up->len = m[1];
-        memcpy(up->data, m + 2, up->len);
-        s->queue_head = (uint8_t)(s->queue_head + 2u + up->len);
+        memcpy(up, message, n);
+        s->queue_head = (uint8_t)(s->queue_head + n);
         if (s->queue_head == s->queue_len) s->queue_head = s->queue_len = 0;
         return SOW_DONE;
     }
-    if (s->ans_next < s->ans_stop) return sow_multipackage_answer(s, up);
-    for (uint8_t i = 0; is_uplink(i); i++) {
-        if (!sow_due(s, i, now)) continue;
-        sow_disarm(s, i);
-        if (i == SOW_TIMER_CLOCK) {
-            sow_clocksync_request(s, now, up);
-        } else if (i == SOW_TIMER_DIAG) {
-            up->port = SOW_PORT_DIAG;
-            up->len = sow_diag_report(s, up->data);
-        } else if (i == SOW_TIMER_ACK) {
-            sow_datablock_received(s, now, up);
-        } else {
-            up->port = SOW_PORT_DATABLOCK;
-            up->len = (uint8_t)sow_datablock_status(s, i, up->data);
-        }
+    if (s->ans_form != SOW_ANS_NONE) return sow_multipackage_answer(s, up);
+    for (uint32_t i = 0; i <= SOW_TIMER_DIAG; i++) {
+        if (!sow_due(s, i)) continue;
+        s->at[i] = 0;
+        s->group = SOW_UNICAST;
+        s->at_once = 1;
+        s->arg = &unasked[i].arg;
+        run(s, &sow_packages[unasked[i].package], unasked[i].cid, up);
         if (up->len) return SOW_DONE; /* a session deleted meanwhile leaves a v1 device nothing to say */
     }
     return SOW_OK;

@@ -15,68 +15,70 @@
 #define RETRY_DOUBLINGS 8u /* ... up to 4.5 h */
 #define RESYNC_GAP 16u  /* seconds between forced requests, at least */
 
-/* The next AppTimeReq: then, or if the clock is right and nobody forces it 128 * 2^Period seconds later, give or
- * take 30. */
-static void arm(struct sow *s, uint32_t at)
+/* The next AppTimeReq: after that delay, or if the clock is right and nobody forces it 128 * 2^Period seconds later,
+ * give or take 30. */
+static void arm(struct sow *s, uint32_t delay)
 {
-    if (s->synced && !s->resync) at += (128u << s->period) - 30u + sow_random(s, 61);
-    sow_arm(s, SOW_TIMER_CLOCK, at);
+    if (s->synced && !s->resync) delay += (128u << s->period) - 30u + sow_random(s, 61);
+    sow_arm(s, SOW_TIMER_CLOCK, delay);
 }
 
-static void correct(struct sow *s, uint32_t now, const uint8_t *arg)
+static void correct(struct sow *s)
 {
-    uint32_t correction = sow_u32(arg);
+    uint32_t correction = sow_u32(s->arg);
 
-    if ((arg[4] & 15u) != s->token) return; /* the answer to another request */
+    if ((s->arg[4] & 15u) != s->token) return; /* the answer to another request */
     s->token = (s->token + 1u) & 15u;
     s->offset += correction;
     s->resync = 0;
     if (s->reboot_gps) s->at[SOW_TIMER_REBOOT] -= correction;
     /* A correction at the end of its range is only the first part of it (TS003-2.0.0). */
     s->synced = correction != 0x7fffffffu && correction != 0x80000000u;
-    sow_mcsetup_windows(s, now, 15, 0);
-    arm(s, now);
+    sow_mcsetup_windows(s, 15, correction, 0);
+    arm(s, 0);
 }
 
-void sow_clocksync_command(struct sow *s, struct sow_command *c)
+static void request(struct sow *s, struct sow_uplink *up)
 {
-    uint8_t param = c->arg[0];
+    uint32_t delay = 0;
 
-    c->len = 0;
-    switch (c->cid) {
-    case 1: correct(s, c->now, c->arg); break;
-    case 2:
-        param &= 15u;
-        /* A value that could not be kept still holds until the next reset. */
-        if (param != s->period) (void)sow_core_kv_put(&s->core, SOW_KV_CLOCK_PERIOD, param);
-        s->period = param;
-        if (s->synced && !s->resync) arm(s, c->now);
-        c->ans[1] = 0;
-        c->len = 2;
-        sow_ans32(c, c->now + s->offset);
-        break;
-    default:
-        s->resync = param & 7u;
-        if (s->resync) arm(s, c->now);
-        break;
-    }
-}
-
-void sow_clocksync_request(struct sow *s, uint32_t now, struct sow_uplink *up)
-{
-    up->port = SOW_PORT_CLOCKSYNC;
-    up->len = 6;
     up->data[0] = 1;
-    sow_put32(up->data + 1, now + s->offset);
+    up->len = 1;
+    sow_ans32(up, sow_gps(s));
     up->data[5] = s->token;
+    up->len = 6;
     if (s->resync) s->resync--;
     else if (!s->synced) up->data[5] |= 0x10u;
 
     if (s->resync) {
-        now += RESYNC_GAP + sow_random(s, RESYNC_GAP);
+        delay = RESYNC_GAP + sow_random(s, RESYNC_GAP);
     } else if (!s->synced) {
-        now += (FIRST_RETRY << s->backoff) + sow_random(s, FIRST_RETRY);
+        delay = (FIRST_RETRY << s->backoff) + sow_random(s, FIRST_RETRY);
         if (s->backoff < RETRY_DOUBLINGS) s->backoff++;
     }
-    arm(s, now);
+    arm(s, delay);
+}
+
+void sow_clocksync_command(struct sow *s, struct sow_uplink *up)
+{
+    uint8_t param = s->arg[0] & 15u;
+
+    if (s->cid == 2) {
+        /* A value that could not be kept still holds until the next reset. */
+        if (param != s->period) (void)sow_core_kv_put(&s->core, SOW_KV_CLOCK_PERIOD, param);
+        s->period = param;
+        if (s->synced && !s->resync) arm(s, 0);
+        up->data[1] = 0;
+        sow_ans32(up, sow_gps(s));
+        return;
+    }
+    up->len = 0;
+    if (s->cid == 1) {
+        correct(s);
+    } else if (s->cid == 3) {
+        s->resync = param & 7u;
+        if (s->resync) arm(s, 0);
+    } else {
+        request(s, up);
+    }
 }

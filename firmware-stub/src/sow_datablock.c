@@ -21,40 +21,36 @@
 #define MAX_FRAGMENTS 16383u
 #define ACK_TRIES 3u
 
-static int find(const struct sow *s, uint8_t index, struct sow_status *st)
-{
-    (void)sow_core_status(&s->core, index, st);
-    return st->exists;
-}
-
 uint32_t sow_datablock_spread(const struct sow *s, const struct sow_status *st)
 {
     return sow_random(s, 16u << st->session.ack_delay); /* 16 s without a session */
 }
 
-/* The cause for which the core need not be asked, or SOW_CAUSE_OK. */
-static __attribute__((noinline)) int read_setup(struct sow_session *n, const uint8_t *arg, uint8_t version)
+/* Returns the cause for which the core need not be asked, or SOW_CAUSE_OK. */
+static __attribute__((noinline)) uint32_t read_setup(struct sow_session *n, const uint8_t *arg, uint8_t version)
 {
+    uint8_t control = arg[4];
+
     memset(n, 0, sizeof *n);
     n->index = (arg[0] >> 4) & 3u;
     n->mc_mask = arg[0] & 15u;
     n->nb_frag = sow_u16(arg + 1);
     n->frag_size = arg[3];
-    n->ack_delay = arg[4] & 7u;
+    n->ack_delay = control & 7u;
     n->padding = arg[5];
     memcpy(n->descriptor, arg + 6, 4);
     n->matrix = version; /* SOW_MATRIX_V1 or SOW_MATRIX_V2 */
     if (version != 1) {
-        n->ack_wanted = (arg[4] >> 6) & 1u;
+        n->ack_wanted = (control >> 6) & 1u;
         n->has_mic = 1;
         n->session_cnt = sow_u16(arg + 10);
         memcpy(n->mic, arg + 12, 4);
     }
-    if ((arg[4] >> 3) & 7u || !n->nb_frag || n->padding >= n->frag_size) return SOW_CAUSE_ALGO_UNSUPPORTED;
+    if ((control >> 3) & 7u) return SOW_CAUSE_ALGO_UNSUPPORTED;
     return n->nb_frag > MAX_FRAGMENTS ? SOW_CAUSE_NO_FLASH : SOW_CAUSE_OK;
 }
 
-static void setup(struct sow *s, struct sow_command *c)
+static void setup(struct sow *s, struct sow_uplink *up)
 {
     /* A cause in the bits of FragSessionSetupAns. The causes that have no bit are told as WrongDescriptor, and
      * in full by the diagnostic report that follows. */
@@ -69,7 +65,7 @@ static void setup(struct sow *s, struct sow_command *c)
         [SOW_CAUSE_SESSION_REPLAY] = SESSION_REPLAY,
     };
     struct sow_session n;
-    uint32_t cause = (uint32_t)read_setup(&n, c->arg, s->package_version), bits = 0;
+    uint32_t cause = read_setup(&n, s->arg, s->package_version), bits = 0;
     uint8_t step = SOW_STEP_NONE;
 
     if (cause == SOW_CAUSE_OK) {
@@ -84,89 +80,106 @@ static void setup(struct sow *s, struct sow_command *c)
         s->index = n.index;
         s->over = 0;
         s->acks = 0;
-        sow_arm(s, SOW_TIMER_WORK, c->now);
+        sow_arm(s, SOW_TIMER_WORK, 0);
     }
-    c->ans[1] = (uint8_t)((uint32_t)n.index << 6 | bits);
+    up->data[1] = (uint8_t)((uint32_t)n.index << 6 | bits);
     sow_diag_note(s, step, (uint8_t)cause);
 }
 
-uint32_t sow_datablock_status(struct sow *s, uint8_t index, uint8_t *ans)
+/* FragSessionStatusAns. */
+static void tell(const struct sow *s, const struct sow_status *st, uint32_t index, struct sow_uplink *up)
 {
-    struct sow_status st;
-    uint32_t v1 = 2u - s->package_version, bits = 4; /* SessionDoesNotExist; version 1 cannot say so */
-    uint32_t len = 2u - 2u * v1;
+    uint32_t missing = st->missing > 255u ? 255u : st->missing, bits = st->memory_error;
+    uint32_t fields = (st->received & 0x3fffu) | index << 14 | missing << 16;
 
-    ans[0] = 1;
-    if (find(s, index, &st)) {
-        uint8_t *fields = ans + 2 - v1;
-
-        bits = st.memory_error;
-        if (!v1 && st.missing == 0) bits |= st.mic_error * 2u;
-        sow_put16(fields, (uint32_t)index << 14 | (st.received & 0x3fffu));
-        fields[2] = (uint8_t)(st.missing > 255u ? 255u : st.missing);
-        len = 5;
+    if (s->package_version == 1) {
+        if (!st->exists) return; /* version 1 cannot say so */
+        fields |= bits << 24;
+    } else {
+        if (!st->exists) {
+            up->data[1] = 4; /* SessionDoesNotExist */
+            up->len = 2;
+            return;
+        }
+        if (st->missing == 0) bits |= st->mic_error * 2u;
+        fields = fields << 8 | bits;
     }
-    ans[1 + 3 * v1] = (uint8_t)bits;
-    return len;
+    up->len = 1;
+    sow_ans32(up, fields);
 }
 
-static void status(struct sow *s, struct sow_command *c)
+static void status(struct sow *s, struct sow_uplink *up)
 {
-    uint32_t index = (c->arg[0] >> 1) & 3u, due = c->now;
-    struct sow_status st;
-    int known = find(s, (uint8_t)index, &st), alone = !known && c->group == SOW_UNICAST;
+    uint32_t index = (s->arg[0] >> 1) & 3u, delay = 0;
+    struct sow_status buf, *st = sow_status(s, index, &buf);
+    int alone = !st->exists && s->group == SOW_UNICAST;
 
-    c->len = 0;
+    up->len = 0;
     /* Who misses nothing need not answer, unless all are asked. A group may well be asked about a session that this
      * device was never given. */
-    if (!(c->arg[0] & 1u) && !alone && st.missing * (unsigned)known == 0) return;
-    if (c->at_once) {
-        c->len = (uint8_t)sow_datablock_status(s, (uint8_t)index, c->ans);
+    if (!(s->arg[0] & 1u) && !alone && st->missing * st->exists == 0) return;
+    if (s->at_once) {
+        tell(s, st, index, up);
         return;
     }
-    if (!alone) due += sow_datablock_spread(s, &st);
+    if (!alone) delay = sow_datablock_spread(s, st);
     /* A question repeated while its answer waits does not put the answer off. */
-    if (!sow_armed(s, index) || sow_diff(s->at[index], due) < 0) sow_arm(s, index, due);
+    if (!s->at[index] || sow_diff(s->at[index], s->now + delay) < 0) sow_arm(s, index, delay);
     /* The status has no word for a refusal: without its cause it would look like loss, and be sent parity. */
-    if (known && st.cause != SOW_CAUSE_OK) sow_arm(s, SOW_TIMER_DIAG, s->at[index]);
+    if (st->exists && st->cause != SOW_CAUSE_OK) s->at[SOW_TIMER_DIAG] = s->at[index];
 }
 
-void sow_datablock_command(struct sow *s, struct sow_command *c)
+/* FragDataBlockReceivedReq. */
+static void acknowledge(struct sow *s, struct sow_uplink *up)
 {
-    uint8_t index = c->arg[0] & 3u;
+    struct sow_status buf, *st = sow_status(s, s->index, &buf);
 
-    switch (c->cid) {
-    case 1: status(s, c); break;
-    case 2: setup(s, c); break;
-    case 3:
-        c->ans[1] = index;
-        if (sow_core_delete(&s->core, index) < 0) c->ans[1] |= 4u;
-        break;
-    default: /* FragDataBlockReceivedAns */
-        c->len = 0;
+    up->len = 0;
+    if (!s->acks || !st->exists) return;
+    up->len = 2;
+    up->data[0] = 4;
+    up->data[1] = (uint8_t)(s->index | st->mic_error * 4u);
+    if (--s->acks) sow_arm(s, SOW_TIMER_ACK, 60u + sow_datablock_spread(s, st));
+}
+
+void sow_datablock_command(struct sow *s, struct sow_uplink *up)
+{
+    uint8_t index = s->arg[0] & 3u;
+
+    if (s->cid == 1) {
+        status(s, up);
+    } else if (s->cid == 2) {
+        setup(s, up);
+    } else if (s->cid == 3) {
+        if (sow_core_delete(&s->core, index) < 0) index |= 4u;
+        up->data[1] = index;
+    } else if (s->cid == 4) { /* FragDataBlockReceivedAns */
+        up->len = 0;
         if (index == s->index) s->acks = 0;
-        break;
+    } else {
+        acknowledge(s, up);
     }
 }
 
-void sow_datablock_fragment(struct sow *s, uint32_t now, uint8_t group, const uint8_t *data, uint32_t len)
+void sow_datablock_fragment(struct sow *s)
 {
-    struct sow_status st;
-    uint16_t index_n;
+    const uint8_t *data = s->arg;
+    struct sow_status buf, *st;
+    uint32_t n;
     uint8_t index;
 
-    if (len < 4) return;
-    index_n = sow_u16(data + 1);
-    index = (uint8_t)(index_n >> 14);
-    index_n &= 0x3fffu;
-    if (!index_n || !find(s, index, &st)) return;
-    if (group != SOW_UNICAST && !(st.session.mc_mask & 1u << group)) return;
+    if (s->left < 4) return;
+    n = sow_u16(data + 1);
+    index = (uint8_t)(n >> 14);
+    n &= 0x3fffu;
+    st = sow_status(s, index, &buf);
+    if (!n || !st->exists) return;
+    if (s->group != SOW_UNICAST && !(st->session.mc_mask >> s->group & 1)) return;
     /* A fragment that cannot be kept is a lost one; what stopped the session is in its status. */
-    if (sow_core_fragment(&s->core, index, index_n, data + 3, len - 3) >= 0)
-        sow_arm(s, SOW_TIMER_WORK, now);
+    if (sow_core_fragment(&s->core, index, (uint16_t)n, data + 3, s->left - 3u) >= 0) sow_arm(s, SOW_TIMER_WORK, 0);
 }
 
-void sow_datablock_settle(struct sow *s, uint32_t now, const struct sow_status *st)
+void sow_datablock_settle(struct sow *s, const struct sow_status *st)
 {
     int whole = st->missing == 0;
 
@@ -175,23 +188,10 @@ void sow_datablock_settle(struct sow *s, uint32_t now, const struct sow_status *
         !(whole && st->step > SOW_STEP_VERIFY))
         return;
     s->over = 1;
-    sow_mcsetup_windows(s, now, st->session.mc_mask, 1);
+    sow_mcsetup_windows(s, st->session.mc_mask, 0, 1);
     /* Not after the install: the session is still there then, and has been acknowledged. */
     if (whole && st->session.ack_wanted && st->step <= SOW_STEP_READY) {
         s->acks = ACK_TRIES;
-        sow_arm(s, SOW_TIMER_ACK, now + sow_datablock_spread(s, st));
+        sow_arm(s, SOW_TIMER_ACK, sow_datablock_spread(s, st));
     }
-}
-
-void sow_datablock_received(struct sow *s, uint32_t now, struct sow_uplink *up)
-{
-    struct sow_status st;
-
-    up->len = 0;
-    if (!s->acks || !find(s, s->index, &st)) return;
-    up->port = SOW_PORT_DATABLOCK;
-    up->len = 2;
-    up->data[0] = 4;
-    up->data[1] = (uint8_t)(s->index | st.mic_error * 4u);
-    if (--s->acks) sow_arm(s, SOW_TIMER_ACK, now + 60u + sow_datablock_spread(s, &st));
 }

@@ -16,12 +16,6 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "sow_packages.h"
 
-void sow_diag_note(struct sow *s, uint8_t step, uint8_t cause)
-{
-    s->note_step = step;
-    s->note_cause = cause;
-}
-
 static void look(const struct sow *s, struct sow_status *st)
 {
     if (s->note_cause == SOW_CAUSE_OK) return;
@@ -30,22 +24,18 @@ static void look(const struct sow *s, struct sow_status *st)
     st->detail = 0;
 }
 
-uint8_t sow_diag_report(struct sow *s, uint8_t ans[10])
+void sow_diag_command(struct sow *s, struct sow_uplink *up)
 {
-    struct sow_status st;
+    struct sow_status buf, *st = sow_status(s, s->index, &buf);
 
-    (void)sow_core_status(&s->core, s->index, &st);
-    look(s, &st);
-    ans[0] = 1;
-    ans[1] = st.step;
-    ans[2] = st.cause;
-    sow_put16(ans + 3, st.detail);
-    sow_put32(ans + 5, s->version);
-    ans[9] = (uint8_t)(st.session.session_cnt << 2 | st.session.index);
-    return 10;
+    look(s, st);
+    up->len = 1;
+    sow_ans32(up, st->step | (uint32_t)st->cause << 8 | (uint32_t)st->detail << 16);
+    sow_ans32(up, s->version);
+    up->data[up->len++] = (uint8_t)(st->session.session_cnt << 2 | st->session.index);
 }
 
-void sow_diag_watch(struct sow *s, uint32_t now, struct sow_status *st)
+void sow_diag_watch(struct sow *s, struct sow_status *st)
 {
     const struct sow_port *port = s->cfg.port;
 
@@ -55,5 +45,5 @@ void sow_diag_watch(struct sow *s, uint32_t now, struct sow_status *st)
     s->last_cause = st->cause;
     if (port->event) port->event(port->user, st->step, st->cause, st->detail);
     if (st->cause != SOW_CAUSE_OK || st->step >= SOW_STEP_READY)
-        sow_arm(s, SOW_TIMER_DIAG, now + sow_datablock_spread(s, st));
+        sow_arm(s, SOW_TIMER_DIAG, sow_datablock_spread(s, st));
 }

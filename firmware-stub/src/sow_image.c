@@ -78,7 +78,6 @@ int sow_flash_hash(const struct sow_config *cfg, struct sow_sha256 *sha, uint32_
     while (n != 0) {
         uint32_t part = n < sizeof buf ? n : sizeof buf;
 
-        sow_flash_idle(cfg);
         if (sow_flash_read(cfg, addr, buf, part) < 0)
             return -SOW_CAUSE_FLASH_IO;
         sow_sha256_update(sha, buf, part);

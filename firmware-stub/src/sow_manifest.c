@@ -7,36 +7,27 @@
 #include "sow_p256.h"
 #include "sow_sha256.h"
 
-#define FIELD(name, off, bytes, shift) {offsetof(struct sow_manifest, name), off, bytes, shift}
-
-/* The fields wider than a byte; value = little-endian bytes << shift. */
-static const struct {
-    uint8_t to, off, bytes, shift;
-} fields[] = {
-    FIELD(class_id, 4, 4, 0),  FIELD(hardware_id, 8, 2, 0), FIELD(ram, 11, 1, 8),       FIELD(version, 12, 4, 0),
-    FIELD(sequence, 16, 4, 0), FIELD(expiry, 20, 4, 0),     FIELD(new_size, 24, 3, 0),  FIELD(base_size, 27, 3, 0),
-    FIELD(payload_size, 30, 3, 0), FIELD(link_base, 33, 3, 8), FIELD(scratch, 36, 2, 6),
-};
+/* Bytes of the fields in struct sow_manifest, little endian, which follow one another from byte 2 on. */
+static const uint8_t widths[] = {1, 1, 4, 2, 1, 1, 4, 4, 4, 3, 3, 3, 3, 2, 1, 1};
 
 int sow_manifest_parse(struct sow_manifest *m, const uint8_t raw[SOW_MANIFEST_SIZE])
 {
+    const uint8_t *from = raw + 2;
+    uint8_t *to = (uint8_t *)m;
+
+    (void)sizeof(char[offsetof(struct sow_manifest, base_digest) == 4 * sizeof widths ? 1 : -1]);
     if (raw[0] != 0x53 || raw[1] != 1)
         return -SOW_CAUSE_MANIFEST_FORMAT;
-    for (uint32_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-        uint32_t v = 0;
-
-        for (uint32_t n = fields[i].bytes; n-- != 0;)
-            v = v << 8 | raw[fields[i].off + n];
-        v <<= fields[i].shift;
-        memcpy((uint8_t *)m + fields[i].to, &v, sizeof v);
+    memset(m, 0, sizeof *m);
+    for (uint32_t i = 0; i < sizeof widths; i++) {
+        memcpy(to, from, widths[i]);
+        to += 4;
+        from += widths[i];
     }
-    m->codec = raw[2];
-    m->flags = raw[3];
-    m->key_id = raw[10];
-    m->profile = raw[38];
-    m->options = raw[39];
-    /* The three digests, one after the other here as there. */
-    memcpy((uint8_t *)m + offsetof(struct sow_manifest, base_digest), raw + 40, SOW_MANIFEST_SIGNED - 40);
+    memcpy(to, from, SOW_MANIFEST_SIGNED - 40); /* three digests */
+    m->ram <<= 8;
+    m->link_base <<= 8;
+    m->scratch <<= 6;
     return SOW_OK;
 }
 

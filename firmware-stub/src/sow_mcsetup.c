@@ -28,75 +28,70 @@
 #define DELETE 3u
 #define CLASS_B 5u
 
-void sow_mcsetup_windows(struct sow *s, uint32_t now, uint32_t mask, int cancel)
+void sow_mcsetup_windows(struct sow *s, uint32_t mask, uint32_t correction, int cancel)
 {
     const struct sow_port *port = s->cfg.port;
 
     mask &= (1u << SOW_GROUPS) - 1u;
     for (struct sow_mc_session *w = s->window; mask; w++, mask >>= 1) {
-        struct sow_mc_session device = *w;
-
         if (!(mask & 1u)) continue;
-        if (cancel) {
-            w->device_class = 0;
-            device.end = device.start;
-        }
+        w->start -= correction;
+        w->end -= correction;
         /* One that is over, or that the MAC was never given, is not handed over. */
-        if (!port->mc_session || !s->synced || !device.device_class || sow_diff(now + s->offset, w->end) <= 0) continue;
-        device.start -= s->offset;
-        device.end -= s->offset;
-        port->mc_session(port->user, &device);
+        if (port->mc_session && s->synced && w->device_class && sow_diff(s->now, w->end) > 0) {
+            if (cancel) w->end = w->start;
+            port->mc_session(port->user, w);
+        }
+        if (cancel) w->device_class = 0;
     }
 }
 
 uint32_t sow_quiet_until(const struct sow *s, uint32_t now)
 {
-    uint32_t gps = now + s->offset, until = gps;
+    uint32_t until = now;
 
     for (const struct sow_mc_session *w = s->window; s->synced && w < s->window + SOW_GROUPS; w++)
-        if (w->device_class == 'C' && sow_diff(w->start, gps) >= 0 && sow_diff(until, w->end) > 0) until = w->end;
-    return until - s->offset;
+        if (w->device_class == 'C' && sow_diff(w->start, now) >= 0 && sow_diff(until, w->end) > 0) until = w->end;
+    return until;
 }
 
-static int aes(const struct sow *s, const uint8_t *key, const uint8_t in[16], uint8_t out[16])
+/* Unwrap McKey and derive the two session keys of the group, each by one encryption with the key before it:
+ * McRootKey, McKEKey, McKey, McNwkSKey, and under McKey again McAppSKey. arg: McAddr and McKey_encrypted */
+static int derive(const struct sow *s, const uint8_t *arg, struct sow_mc_group *g)
 {
     const struct sow_port *port = s->cfg.port;
+    const struct sow_identity *identity = s->cfg.identity;
+    uint8_t block[16] = {0};
+    const uint8_t *key = NULL;
 
-    if (port->aes) return port->aes(port->user, key, in, out);
-    sow_aes128_encrypt(key ? key : s->cfg.identity->root_key, in, out);
+    if (identity->lorawan_11) block[0] = 0x20;
+    for (uint32_t i = 1; i <= 5; i++) {
+        const uint8_t *in = i == 3 ? arg + 4 : block;
+        uint8_t *out = i == 4 ? g->nwk_s_key : g->app_s_key;
+
+        if (i > 3) {
+            block[0] = (uint8_t)(6u - i);
+            memcpy(block + 1, arg, 4);
+        }
+        if (!port->aes) sow_aes128_encrypt(key ? key : identity->root_key, in, out);
+        else if (port->aes(port->user, key, in, out) != 0) return -1;
+        block[0] = 0;
+        key = g->app_s_key;
+    }
     return 0;
 }
 
-/* Unwrap McKey and derive the two session keys of the group. arg: McAddr and McKey_encrypted */
-static __attribute__((noinline)) int derive(const struct sow *s, const uint8_t *arg, struct sow_mc_group *g)
-{
-    uint8_t block[16], *key = g->app_s_key;
-    int r;
-
-    memset(block, 0, sizeof block);
-    if (s->cfg.identity->lorawan_11) block[0] = 0x20;
-    r = aes(s, NULL, block, key); /* McRootKey */
-    block[0] = 0;
-    r |= aes(s, key, block, key); /* McKEKey */
-    r |= aes(s, key, arg + 4, key); /* McKey */
-    memcpy(block + 1, arg, 4);
-    block[0] = 2;
-    r |= aes(s, key, block, g->nwk_s_key);
-    block[0] = 1;
-    return r | aes(s, key, block, key);
-}
-
 /* McGroupSetup, McGroupDelete */
-static int group(struct sow *s, const struct sow_command *c, uint8_t id)
+static int group(struct sow *s, uint8_t id)
 {
     const struct sow_port *port = s->cfg.port;
-    const uint8_t *arg = c->arg + 1;
+    const uint8_t *arg = s->arg + 1;
     uint32_t bit = 1u << id;
     struct sow_mc_group g;
 
     memset(&g, 0, sizeof g);
     g.id = id;
-    if (c->cid == SETUP) {
+    if (s->cid == SETUP) {
         if (!port->mc_group || derive(s, arg, &g) != 0) return -1;
         g.defined = 1;
         g.addr = sow_u32(arg);
@@ -107,13 +102,13 @@ static int group(struct sow *s, const struct sow_command *c, uint8_t id)
     } else {
         if (!(s->groups & bit)) return -1;
         s->groups = (uint8_t)(s->groups & ~bit);
-        sow_mcsetup_windows(s, c->now, bit, 1);
+        sow_mcsetup_windows(s, bit, 0, 1);
     }
     port->mc_group(port->user, &g);
     return 0;
 }
 
-static void status(const struct sow *s, struct sow_command *c)
+static void status(const struct sow *s, struct sow_uplink *up)
 {
     uint32_t bits = 0; /* NbTotalGroups, AnsGroupMask */
 
@@ -121,61 +116,51 @@ static void status(const struct sow *s, struct sow_command *c)
         if (!(s->groups >> i & 1)) continue;
         bits += 1u << 4;
         /* When they do not all fit, the highest are left out and the server asks again for them. */
-        if (!(c->arg[0] >> i & 1) || c->len + 5u > c->room) continue;
+        if (!(s->arg[0] >> i & 1) || (up->len + 5u > s->max_payload && !s->at_once)) continue;
         bits |= 1u << i;
-        c->ans[c->len++] = i;
-        sow_ans32(c, s->group_addr[i]);
+        up->data[up->len++] = i;
+        sow_ans32(up, s->group_addr[i]);
     }
-    c->ans[1] = (uint8_t)bits;
+    up->data[1] = (uint8_t)bits;
 }
 
-static void session(struct sow *s, struct sow_command *c, uint8_t id)
+static void session(struct sow *s, struct sow_uplink *up, uint8_t id)
 {
-    const uint8_t *arg = c->arg;
-    uint32_t bits = id, to_start = NOT_SYNCED, start = sow_u32(arg + 1), length = 1u << (arg[5] & 15u),
-             frequency = sow_u32(arg + 6), lowest = 100000000u;
+    const uint8_t *arg = s->arg;
+    uint32_t bits = id, left = sow_u32(arg + 1) - sow_gps(s), frequency = sow_u32(arg + 6), class_b = s->cid == CLASS_B;
     struct sow_mc_session *w = &s->window[id];
-    char device_class = 'C';
-    uint8_t dr = (uint8_t)(frequency >> 24), periodicity = 0;
+    uint8_t dr = (uint8_t)(frequency >> 24);
 
-    frequency = (frequency & 0xffffffu) * 100u;
-    if (c->cid == CLASS_B) {
-        device_class = 'B';
-        periodicity = (arg[5] >> 4) & 7u;
-        length *= 128u;
-        if (!frequency) lowest = 0; /* the default ping-slot channels of the region */
-    }
-    if (frequency < lowest) bits |= FREQ_ERROR;
+    frequency &= 0xffffffu; /* 100 Hz */
+    if (frequency < 1000000u && !(class_b && !frequency)) bits |= FREQ_ERROR; /* class B, 0: the default channels */
     if (!(s->groups >> id & 1)) bits |= UNDEFINED;
     if (dr > 15) bits |= DR_ERROR;
-    if (s->synced && bits == id) {
-        uint32_t left = start - (c->now + s->offset);
-
-        if (left >> 31) bits |= START_MISSED;
-        if (left < to_start) to_start = left;
-    }
-    c->ans[1] = (uint8_t)bits;
+    if (s->synced && left >> 31 && bits == id) bits |= START_MISSED;
+    up->data[1] = (uint8_t)bits;
     if (bits != id) return;
     w->id = id;
-    w->device_class = device_class;
+    w->device_class = class_b ? 'B' : 'C';
     w->dr = dr;
-    w->periodicity = periodicity;
-    w->frequency = frequency;
-    w->start = start;
-    w->end = start + length;
-    /* Without the time the window cannot be placed yet; the next AppTimeAns hands it over. */
-    if (!s->synced) sow_arm(s, SOW_TIMER_CLOCK, c->now);
-    sow_mcsetup_windows(s, c->now, 1u << id, 0);
-    sow_ans32(c, to_start);
-    c->len = 5;
+    w->periodicity = class_b ? (arg[5] >> 4) & 7u : 0;
+    w->frequency = frequency * 100u;
+    w->start = s->now + left;
+    w->end = w->start + (class_b ? 128u : 1u) * (1u << (arg[5] & 15u));
+    sow_mcsetup_windows(s, 1u << id, 0, 0);
+    if (!s->synced) {
+        /* Without the time the window cannot be placed yet; the next AppTimeAns hands it over. */
+        sow_arm(s, SOW_TIMER_CLOCK, 0);
+        left = NOT_SYNCED;
+    }
+    sow_ans32(up, left < NOT_SYNCED ? left : NOT_SYNCED);
+    up->len = 5;
 }
 
-void sow_mcsetup_command(struct sow *s, struct sow_command *c)
+void sow_mcsetup_command(struct sow *s, struct sow_uplink *up)
 {
-    uint8_t id = c->arg[0] & 3u;
+    uint8_t id = s->arg[0] & 3u;
 
-    c->ans[1] = id;
-    if (c->cid == STATUS) status(s, c);
-    else if (c->cid > DELETE) session(s, c, id);
-    else if (group(s, c, id) < 0) c->ans[1] |= 4u; /* IDerror, McGroupUndefined */
+    up->data[1] = id;
+    if (s->cid == STATUS) status(s, up);
+    else if (s->cid > DELETE) session(s, up, id);
+    else if (group(s, id) < 0) up->data[1] |= 4u; /* IDerror, McGroupUndefined */
 }

@@ -25,8 +25,8 @@ struct sow_p256_idle {
     void *user;
 };
 
-/* The same, with a call of idle at least every 4 million instructions of a Cortex-M0+, of the 22
- * million that it takes in all. */
+/* The same, with a call of idle at least every half a million instructions of a Cortex-M0+, of the
+ * 34 million that it takes in all. */
 int sow_p256_verify_idle(const uint8_t pub[64], const uint8_t hash[32], const uint8_t sig[64],
                          const struct sow_p256_idle *watchdog);
 

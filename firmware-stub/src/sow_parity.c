@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sow_parity.h"
 
-#include <string.h>
-
 #include "sow_core.h"
 
 /* PRBS23 of TS004-1.0.0 appendix A: x^23 + x^5 + 1, run to the right. The seed may exceed 23 bits. */
@@ -17,7 +15,6 @@ void sow_parity_row(uint8_t *row, uint8_t matrix, uint16_t m, uint16_t n)
     uint32_t x = 1u + 1001u * (uint32_t)(matrix == SOW_MATRIX_V2_ABSOLUTE ? n : n - m);
     uint32_t left = m / 2u;
 
-    memset(row, 0, (m + 7u) / 8u);
     while (left != 0) {
         uint32_t r;
 
@@ -25,11 +22,10 @@ void sow_parity_row(uint8_t *row, uint8_t matrix, uint16_t m, uint16_t n)
         r = x % mod;
         if (r >= m)
             continue;
-        if (!sow_bit(row, r)) {
-            sow_bit_set(row, r);
-            left--;
-        } else if (matrix == SOW_MATRIX_V1) {
-            left--; /* version 1 counts a column drawn twice */
-        }
+        if (!sow_bit(row, r))
+            sow_bit_flip(row, r);
+        else if (matrix != SOW_MATRIX_V1)
+            continue; /* version 1 counts a column drawn twice */
+        left--;
     }
 }

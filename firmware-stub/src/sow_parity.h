@@ -6,14 +6,12 @@
 
 #include <stdint.h>
 
-/* Write the row of fragment n > m over m columns, least significant bit of row[0] first; row holds (m+7)/8
- * bytes. matrix is an enum sow_matrix. */
+/* Write the row of fragment n > m over m columns into zeros, least significant bit of row[0] first; row holds
+ * (m+7)/8 bytes. matrix is an enum sow_matrix. */
 void sow_parity_row(uint8_t *row, uint8_t matrix, uint16_t m, uint16_t n);
 
 static inline int sow_bit(const uint8_t *b, uint32_t i) { return b[i >> 3] >> (i & 7u) & 1; }
 
-static inline void sow_bit_set(uint8_t *b, uint32_t i) { b[i >> 3] = (uint8_t)(b[i >> 3] | 1u << (i & 7u)); }
-
-static inline void sow_bit_clear(uint8_t *b, uint32_t i) { b[i >> 3] = (uint8_t)(b[i >> 3] & ~(1u << (i & 7u))); }
+static inline void sow_bit_flip(uint8_t *b, uint32_t i) { b[i >> 3] = (uint8_t)(b[i >> 3] ^ 1u << (i & 7u)); }
 
 #endif

@@ -27,36 +27,37 @@ static uint32_t ror(uint32_t x, unsigned n)
 }
 
 /* The eight working variables are two histories of four: b, c, d are the last values of a, and f, g, h those of e.
- * A round appends one value to each history and shifts nothing; every 16 rounds the histories are moved back to the
- * start of their arrays. */
-enum { E = 4 + 16 }; /* where the history of e begins */
+ * A round appends a value to each history and shifts nothing; every 16 rounds the histories are moved back to the
+ * start of their array. */
+struct past {
+    uint32_t a, e;
+};
 
 static void compress(struct sow_sha256 *s)
 {
-    uint32_t v[2 * E];
+    struct past v[4 + 16];
     uint32_t *w = s->w;
     const uint32_t *k = round_constant;
 
     for (unsigned i = 0; i < 4; i++) {
-        v[i] = s->h[3 - i];
-        v[E + i] = s->h[7 - i];
+        v[i].a = s->h[3 - i];
+        v[i].e = s->h[7 - i];
     }
     for (;;) {
-        uint32_t *p = v; /* p[0] to p[3] are d c b a, p[E] to p[E + 3] h g f e */
+        struct past *p = v; /* p[0] to p[3] are d, h; c, g; b, f; a, e */
 
         for (unsigned i = 0; i < 16; i++, p++) {
-            uint32_t x = p[E + 3];
-            uint32_t t = p[E] + (((p[E + 2] ^ p[E + 1]) & x) ^ p[E + 1]);
+            uint32_t x = p[3].e;
+            uint32_t t = p[0].e + (((p[2].e ^ p[1].e) & x) ^ p[1].e);
             t += ror(ror(ror(x, 14) ^ x, 5) ^ x, 6); /* ror 6, 11, 25 */
             t += *k++ + w[i];
-            p[E + 4] = p[0] + t;
-            x = p[3];
-            t += ((x ^ p[2]) & (p[2] ^ p[1])) ^ p[2];
+            p[4].e = p[0].a + t;
+            x = p[3].a;
+            t += ((x ^ p[2].a) & (p[2].a ^ p[1].a)) ^ p[2].a;
             t += ror(ror(ror(x, 9) ^ x, 11) ^ x, 2); /* ror 2, 13, 22 */
-            p[4] = t;
+            p[4].a = t;
         }
         memcpy(v, v + 16, 4 * sizeof v[0]);
-        memcpy(v + E, v + E + 16, 4 * sizeof v[0]);
         if (k == round_constant + 64) {
             break;
         }
@@ -67,8 +68,8 @@ static void compress(struct sow_sha256 *s)
         }
     }
     for (unsigned i = 0; i < 4; i++) {
-        s->h[3 - i] += v[i];
-        s->h[7 - i] += v[E + i];
+        s->h[3 - i] += v[i].a;
+        s->h[7 - i] += v[i].e;
     }
 }
 
@@ -93,15 +94,16 @@ void sow_sha256_update(struct sow_sha256 *s, const void *data, size_t n)
 void sow_sha256_final(struct sow_sha256 *s, uint8_t digest[SOW_SHA256_SIZE])
 {
     uint32_t count = s->count;
+    uint8_t pad = 0x80;
 
-    sow_sha256_update(s, "\x80", 1);
-    while (s->count % 64 != 56) {
-        sow_sha256_update(s, "", 1);
-    }
+    do {
+        sow_sha256_update(s, &pad, 1);
+        pad = 0;
+    } while (s->count % 64 != 56);
     s->w[14] = count >> 29;
     s->w[15] = count << 3;
     compress(s);
     for (unsigned i = 0; i < SOW_SHA256_SIZE; i++) {
-        digest[i] = (uint8_t)(s->h[i / 4] >> (24 - 8 * (i % 4)));
+        digest[i] = ((uint8_t *)s->h)[i ^ 3]; /* of little-endian words */
     }
 }

@@ -1,6 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <string.h>
-
 #include "sow_core_private.h"
 
 /* The download area: freeze records, one slot per uncoded fragment, spares. Rows and their spares lie
@@ -9,278 +7,237 @@
  * A slot is a body padded to whole granules and a marker that is programmed after it: the checksum of the body
  * and the marker's second word, which is the slot id and a tag. Tags tell sessions apart, and the rows of
  * different frozen columns. A slot that is torn, or whose granules refuse, is replaced by a spare; when there is
- * none left, the pages under it are made anew: what is sound in a page goes to scratch, the journal says so, the
+ * none left, the pages under it are made anew: what else a page holds goes to scratch, the journal says so, the
  * page is erased and filled again. A cut in between leaves the copy, and sow_core_open goes on from there. */
 
 #define MARKER 8u
-#define FREE 0xffffu
-#define USED 0xfffeu
-#define REPAIRS 64u       /* pages made anew between two resets: more of them is broken flash */
-#define IN_SLOT_B 0x8000u /* of a page under repair */
-
-static uint32_t pad(const struct sow_core *c, uint32_t n)
-{
-    return sow_align(n, c->unit);
-}
+#define CHUNK 32u   /* bytes read at a time */
+#define NONE 0xffffu
+#define REPAIRS 64u /* pages made anew between two resets: more of them is broken flash */
 
 static uint32_t marker_size(const struct sow_core *c)
 {
-    return pad(c, MARKER);
+    return sow_align(MARKER, c->log.cfg->port->granule);
+}
+
+/* To granules, and words. */
+static __attribute__((noinline)) uint32_t pad(const struct sow_core *c, uint32_t n)
+{
+    uint32_t granule = c->log.cfg->port->granule;
+
+    return sow_align(n, granule < 4 ? 4 : granule);
 }
 
 void sow_store_layout(struct sow_core *c)
 {
-    uint32_t m = c->session.nb_frag, marker, used;
+    const struct sow_map *map = c->log.cfg->map;
+    uint32_t m = c->at.session.nb_frag;
 
-    c->unit = (uint8_t)(c->cfg->port->granule < 4 ? 4 : c->cfg->port->granule);
-    marker = marker_size(c);
+    c->count[SOW_DATA] = c->count[SOW_ROWS] = (uint16_t)m;
     c->bitmap = (uint16_t)sow_bitmap_size(m);
-    c->fstride = (uint16_t)(c->bitmap + marker);
-    c->stride = (uint16_t)(pad(c, c->session.frag_size) + marker);
-    /* For any loss whatever, so that where rows lie never depends on how many fragments were lost. */
-    used = sow_align(sow_store_size(c), c->cfg->port->page);
-    c->rows = c->cfg->map->download;
-    if (used + (m + SOW_CORE_SPARES) * (pad(c, (m + 7u) / 8u) + c->stride) <= c->rows.size) {
-        c->rows.addr += used;
-        c->rows.size -= used;
-    } else {
-        c->rows = c->cfg->map->slot_b;
-    }
+    c->stride[SOW_FREEZE] = (uint16_t)(c->bitmap + marker_size(c));
+    c->stride[SOW_DATA] = (uint16_t)(pad(c, c->at.session.frag_size) + marker_size(c));
+    c->place[SOW_FREEZE] = map->download.addr;
+    c->place[SOW_DATA] = map->download.addr + SOW_FREEZES * c->stride[SOW_FREEZE];
+    /* Room for any loss whatever, so that where rows lie never depends on how many fragments were lost. */
+    c->place[SOW_ROWS] = map->download.addr + sow_align(sow_store_size(c), c->log.cfg->port->page);
+    if (!sow_store_fit_rows(c))
+        c->place[SOW_ROWS] = map->slot_b.addr;
 }
 
 uint32_t sow_store_size(const struct sow_core *c)
 {
-    return SOW_FREEZES * c->fstride + (c->session.nb_frag + SOW_CORE_SPARES) * c->stride;
+    return SOW_FREEZES * c->stride[SOW_FREEZE] + (c->count[SOW_DATA] + SOW_CORE_SPARES) * c->stride[SOW_DATA];
 }
 
-int sow_store_rows(struct sow_core *c)
+const struct sow_region *sow_store_rows(const struct sow_core *c)
 {
-    c->rstride = (uint16_t)(pad(c, (c->lost + 7u) / 8u) + c->stride);
-    return (c->lost + SOW_CORE_SPARES) * c->rstride <= c->rows.size;
+    const struct sow_map *map = c->log.cfg->map;
+
+    return c->place[SOW_ROWS] == map->slot_b.addr ? &map->slot_b : &map->download;
 }
 
-static uint32_t data_addr(const struct sow_core *c, uint32_t i)
+int sow_store_fit_rows(struct sow_core *c)
 {
-    return c->cfg->map->download.addr + SOW_FREEZES * c->fstride + i * c->stride;
+    const struct sow_region *r = sow_store_rows(c);
+    uint32_t rows = c->count[SOW_ROWS];
+
+    c->stride[SOW_ROWS] = (uint16_t)(pad(c, (rows + 7u) / 8u) + c->stride[SOW_DATA]);
+    return c->place[SOW_ROWS] + (rows + SOW_CORE_SPARES) * c->stride[SOW_ROWS] <= r->addr + r->size;
 }
 
-static uint32_t row_addr(const struct sow_core *c, uint32_t k)
+static __attribute__((noinline)) uint32_t place(const struct sow_core *c, uint32_t kind, uint32_t n)
 {
-    return c->rows.addr + k * c->rstride;
+    return c->place[kind] + n * c->stride[kind];
 }
 
-static uint32_t spare_addr(const struct sow_core *c, uint32_t i, int row)
+/* The spares follow the other slots of their kind. */
+static uint32_t spares(const struct sow_core *c, uint32_t kind)
 {
-    return row ? row_addr(c, c->lost + i) : data_addr(c, c->session.nb_frag + i);
+    return place(c, kind, c->count[kind]);
 }
 
 static uint32_t slot_addr(const struct sow_core *c, uint16_t id)
 {
-    uint32_t n = id & (SOW_SLOT_ROW - 1u);
+    uint32_t kind = id >> 14;
 
-    if ((id & SOW_SLOT_FREEZE) != 0)
-        return c->cfg->map->download.addr + n * c->fstride;
     for (uint32_t i = 0; i < SOW_CORE_SPARES; i++)
         if (c->spare[i] == id)
-            return spare_addr(c, i, (id & SOW_SLOT_ROW) != 0);
-    return (id & SOW_SLOT_ROW) != 0 ? row_addr(c, n) : data_addr(c, n);
+            return place(c, kind, c->count[kind] + i);
+    return place(c, kind, id & 0x3fffu);
 }
 
-static uint32_t body_size(const struct sow_core *c, uint16_t id)
+uint32_t sow_slot_body(const struct sow_core *c, uint32_t kind)
 {
-    uint32_t all;
-
-    if ((id & SOW_SLOT_FREEZE) != 0)
-        all = c->fstride;
-    else
-        all = (id & SOW_SLOT_ROW) != 0 ? c->rstride : c->stride;
-    return all - marker_size(c);
+    return c->stride[kind] - marker_size(c);
 }
 
-static uint32_t marker_word(const struct sow_core *c, uint16_t id)
+uint8_t *sow_row(const struct sow_core *c)
 {
-    uint32_t tag = c->at.tag + ((id & SOW_SLOT_ROW) != 0 ? 1u + c->at.freeze : 0u);
-
-    return id | tag << 16;
+    return sow_payload(c) + sow_slot_body(c, SOW_DATA);
 }
 
-static int xor_at(const struct sow_core *c, uint32_t addr, uint16_t id, uint8_t *dst)
+/* The second word of a marker, but for the number of the slot. */
+static uint32_t marker_word(const struct sow_core *c, uint32_t kind)
 {
-    uint32_t word = marker_word(c, id), check = 0, buf[SOW_FLASH_CHUNK / 4];
+    uint32_t tag = c->at.tag;
 
-    sow_flash_idle(c->cfg);
-    for (uint32_t left = body_size(c, id); left != 0;) {
-        uint32_t n = left < sizeof buf ? left : sizeof buf;
+    if (kind == SOW_ROWS)
+        tag += 1u + c->at.freeze;
+    return tag << 16 | kind << 14;
+}
 
-        if (sow_flash_read(c->cfg, addr, buf, n) < 0)
-            return -SOW_CAUSE_FLASH_DECAY;
-        for (uint32_t i = 0; i < n / 4; i++) {
-            check = sow_check_word(check, buf[i]);
-            if (dst != 0) {
-                sow_store(dst, sow_load(dst) ^ buf[i]);
-                dst += 4;
-            }
-        }
-        addr += n;
-        left -= n;
-    }
-    if (sow_flash_read(c->cfg, addr, buf, MARKER) < 0 || buf[1] != word || buf[0] != sow_check_word(check, word))
+/* Add what lies there to dst (may be NULL): the id of that slot, or -SOW_CAUSE_FLASH_DECAY when it is none of ours. */
+static int xor_at(const struct sow_core *c, uint32_t addr, uint32_t kind, uint8_t *dst)
+{
+    const struct sow_config *cfg = c->log.cfg;
+    uint32_t end = addr + sow_slot_body(c, kind), marker[2], check, buf[CHUNK / 4];
+    sow_word *to = (sow_word *)(void *)dst;
+
+    if (sow_flash_read(cfg, end, marker, MARKER) < 0 || (marker[1] ^ marker_word(c, kind)) >> 14 != 0)
         return -SOW_CAUSE_FLASH_DECAY;
-    return SOW_OK;
+    check = marker[1];
+    while (addr != end) {
+        uint32_t n = end - addr < CHUNK ? end - addr : CHUNK;
+
+        if (sow_flash_read(cfg, addr, buf, n) < 0)
+            return -SOW_CAUSE_FLASH_DECAY;
+        check = sow_check(check, buf, n);
+        for (const uint32_t *p = buf; to != 0 && p != buf + n / 4; p++)
+            *to++ ^= *p;
+        addr += n;
+    }
+    return check == marker[0] ? (int)(uint16_t)marker[1] : -SOW_CAUSE_FLASH_DECAY;
 }
 
 int sow_slot_xor(const struct sow_core *c, uint16_t id, uint8_t *dst)
 {
-    return xor_at(c, slot_addr(c, id), id, dst);
+    return xor_at(c, slot_addr(c, id), id >> 14, dst) == id ? SOW_OK : -SOW_CAUSE_FLASH_DECAY;
 }
 
 static int put_at(const struct sow_core *c, uint32_t addr, uint16_t id, const uint8_t *body)
 {
-    uint32_t n = body_size(c, id), m = marker_size(c), word = marker_word(c, id);
-    uint32_t marker[4] = {0, word, 0, 0};
+    const struct sow_config *cfg = c->log.cfg;
+    uint32_t kind = id >> 14, n = sow_slot_body(c, kind), marker[4] = {0, marker_word(c, kind) | id, 0, 0};
 
-    marker[0] = sow_check_word(sow_check(0, body, n), word);
-    if (!sow_flash_blank(c->cfg, addr, n + m) || sow_flash_prog(c->cfg, addr, body, n) < 0)
-        return -SOW_CAUSE_FLASH_IO;
-    return sow_flash_prog(c->cfg, addr + n, marker, m);
-}
-
-/* The pages under repair are counted from 1, in the download area or in slot B. */
-static uint32_t under_repair(const struct sow_core *c)
-{
-    return c->at.repair[0] | (uint32_t)c->at.repair[1] << 8;
-}
-
-static int set_under_repair(struct sow_core *c, uint32_t page)
-{
-    c->at.repair[0] = (uint8_t)page;
-    c->at.repair[1] = (uint8_t)(page >> 8);
-    return sow_core_save(c);
-}
-
-static uint32_t scratch_page(const struct sow_core *c, uint32_t page)
-{
-    const struct sow_region *scratch = &c->cfg->map->scratch;
-
-    return scratch->addr + page * c->cfg->port->page % scratch->size;
+    marker[0] = sow_check(marker[1], body, n);
+    return sow_flash_prog(cfg, addr, body, n) < 0 ? -SOW_CAUSE_FLASH_IO
+                                                  : sow_flash_prog(cfg, addr + n, marker, marker_size(c));
 }
 
 int sow_store_put_back(struct sow_core *c)
 {
-    const struct sow_map *map = c->cfg->map;
-    uint32_t page = under_repair(c), size = c->cfg->port->page, addr;
+    const struct sow_config *cfg = c->log.cfg;
+    int err;
 
-    if (page == 0)
+    if (c->at.repair == 0)
         return SOW_OK;
-    addr = (page & IN_SLOT_B) != 0 ? map->slot_b.addr : map->download.addr;
-    addr += ((page & ~IN_SLOT_B) - 1u) * size;
-    if (sow_flash_erase(c->cfg, addr) < 0 || sow_flash_copy(c->cfg, addr, scratch_page(c, page), size) < 0)
-        return -SOW_CAUSE_FLASH_IO;
-    return set_under_repair(c, 0);
+    if ((err = sow_flash_copy(cfg, c->at.repair - 1u, cfg->map->scratch.addr)) < 0)
+        return err;
+    c->at.repair = 0;
+    return sow_core_save(c);
 }
 
-/* Copy the part of that slot which lies in the page, if the slot is sound. */
-static int keep(const struct sow_core *c, uint16_t id, uint32_t page, uint32_t copy)
+/* Make the pages under a slot anew, without that slot. */
+static int repair(struct sow_core *c, uint32_t slot, uint32_t size)
 {
-    uint32_t addr = slot_addr(c, id), from = addr, end = addr + body_size(c, id) + marker_size(c);
+    const struct sow_config *cfg = c->log.cfg;
+    uint32_t page = cfg->port->page, granule = cfg->port->granule, scratch = cfg->map->scratch.addr;
+    uint8_t buf[16];
 
-    if (from < page)
-        from = page;
-    if (end > page + c->cfg->port->page)
-        end = page + c->cfg->port->page;
-    if (from >= end || xor_at(c, addr, id, 0) < 0)
-        return SOW_OK;
-    return sow_flash_copy(c->cfg, copy + (from - page), from, end - from);
-}
-
-/* Make the pages under a slot anew, without what is not sound in them. */
-static int repair(struct sow_core *c, uint16_t id)
-{
-    const struct sow_map *map = c->cfg->map;
-    uint32_t row = id & SOW_SLOT_ROW, size = c->cfg->port->page, count = row ? c->lost : c->session.nb_frag;
-    uint32_t in_b = row && c->rows.addr == map->slot_b.addr ? IN_SLOT_B : 0;
-    uint32_t base = in_b ? map->slot_b.addr : map->download.addr, at = slot_addr(c, id) - base;
-    uint32_t end = at + body_size(c, id) + marker_size(c);
-
-    for (at &= 0u - size; at < end; at += size) {
-        uint32_t page = (at / size + 1u) | in_b, copy = scratch_page(c, page);
-        int err = c->repairs++ < REPAIRS ? sow_flash_erase(c->cfg, copy) : -SOW_CAUSE_FLASH_IO;
-
-        for (uint32_t i = 0; i < count && err == SOW_OK; i++)
-            err = keep(c, (uint16_t)(row | i), base + at, copy);
-        for (uint32_t i = 0; i < SOW_FREEZES && err == SOW_OK && !row; i++)
-            err = keep(c, (uint16_t)(SOW_SLOT_FREEZE | i), base + at, copy);
-        if (err < 0 || set_under_repair(c, page) < 0 || sow_store_put_back(c) < 0)
+    for (uint32_t at = slot & (0u - page); at < slot + size;) {
+        if (c->repairs++ >= REPAIRS || sow_flash_erase(cfg, scratch, page) < 0)
+            return -SOW_CAUSE_FLASH_IO;
+        for (uint32_t off = 0; off < page; off += granule, at += granule) /* what cannot be read is lost already */
+            if (at - slot >= size && sow_flash_read(cfg, at, buf, granule) == SOW_OK &&
+                sow_flash_prog(cfg, scratch + off, buf, granule) < 0)
+                return -SOW_CAUSE_FLASH_IO;
+        c->at.repair = at - page + 1u;
+        if (sow_core_save(c) < 0) {
+            c->at.repair = 0;
+            return -SOW_CAUSE_FLASH_IO;
+        }
+        if (sow_store_put_back(c) < 0)
             return -SOW_CAUSE_FLASH_IO;
     }
     return SOW_OK;
 }
 
+static int is_free(const struct sow_core *c, uint32_t spare)
+{
+    return c->spare[spare] >> 14 == 3; /* no kind of slot */
+}
+
 int sow_slot_put(struct sow_core *c, uint16_t id, const uint8_t *body)
 {
-    uint32_t i = 0;
+    uint32_t kind = id >> 14, addr;
+    int err = put_at(c, slot_addr(c, id), id, body);
 
-    if (put_at(c, slot_addr(c, id), id, body) == SOW_OK)
-        return SOW_OK;
-    if ((id & SOW_SLOT_FREEZE) != 0)
-        return -SOW_CAUSE_FLASH_IO;
-    for (uint32_t k = 0; k < SOW_CORE_SPARES; k++)
-        if (c->spare[k] == id)
-            c->spare[k] = USED;
-    for (; i < SOW_CORE_SPARES; i++) {
-        if (c->spare[i] != FREE)
-            continue;
-        if (put_at(c, spare_addr(c, i, (id & SOW_SLOT_ROW) != 0), id, body) == SOW_OK) {
+    if (err == SOW_OK || kind == SOW_FREEZE)
+        return err;
+    addr = spares(c, kind);
+    for (uint32_t i = 0; i < SOW_CORE_SPARES; i++, addr += c->stride[kind]) {
+        if (c->spare[i] == id)
+            c->spare[i] = NONE;
+        if (is_free(c, i) && put_at(c, addr, id, body) == SOW_OK) {
             c->spare[i] = id;
             return SOW_OK;
         }
     }
-    return repair(c, id) < 0 ? -SOW_CAUSE_FLASH_IO : put_at(c, slot_addr(c, id), id, body);
+    addr = slot_addr(c, id);
+    err = repair(c, addr, c->stride[kind]);
+    return err < 0 ? err : put_at(c, addr, id, body);
 }
 
-/* What a spare place holds: an id, FREE or USED. */
-static uint16_t spare_holds(struct sow_core *c, uint32_t i, int row)
+void sow_store_find_spares(struct sow_core *c, enum sow_kind kind)
 {
-    uint32_t addr = spare_addr(c, i, row), all = row ? c->rstride : c->stride, marker[2];
+    uint32_t addr = spares(c, kind);
 
-    if (sow_flash_blank(c->cfg, addr, all))
-        return FREE;
-    if (sow_flash_read(c->cfg, addr + all - marker_size(c), marker, MARKER) < 0)
-        return USED;
-    marker[1] &= 0xffffu;
-    if (row ? marker[1] - SOW_SLOT_ROW >= c->lost : marker[1] >= c->session.nb_frag)
-        return USED;
-    return xor_at(c, addr, (uint16_t)marker[1], 0) == SOW_OK ? (uint16_t)marker[1] : USED;
+    for (uint32_t i = 0; i < SOW_CORE_SPARES; i++, addr += c->stride[kind])
+        if (kind == SOW_DATA || is_free(c, i))
+            c->spare[i] = (uint16_t)xor_at(c, addr, kind, 0); /* an error is no kind of slot */
 }
 
-void sow_store_find_spares(struct sow_core *c)
+uint32_t sow_block_size(const struct sow_core *c)
 {
-    for (uint32_t i = 0; i < SOW_CORE_SPARES; i++) {
-        uint16_t in_rows = FREE;
+    const struct sow_session *s = &c->at.session;
 
-        c->spare[i] = spare_holds(c, i, 0);
-        if ((c->at.flags & SOW_FLAG_FROZEN) != 0)
-            in_rows = spare_holds(c, i, 1);
-        if (c->spare[i] == FREE)
-            c->spare[i] = in_rows;
-    }
+    return (uint32_t)s->nb_frag * s->frag_size - s->padding;
 }
 
 int sow_block_read(const struct sow_core *c, uint32_t off, void *buf, uint32_t n)
 {
+    uint32_t size = c->at.session.frag_size, i = off / size, at = off % size;
     uint8_t *p = buf;
 
-    while (n != 0) {
-        uint32_t i = off / c->session.frag_size, at = off % c->session.frag_size;
-        uint32_t part = c->session.frag_size - at;
+    for (; n != 0; i++) {
+        uint32_t part = size - at < n ? size - at : n;
 
-        if (part > n)
-            part = n;
-        if (sow_flash_read(c->cfg, slot_addr(c, (uint16_t)i) + at, p, part) < 0)
+        if (sow_flash_read(c->log.cfg, slot_addr(c, (uint16_t)i) + at, p, part) < 0)
             return -SOW_CAUSE_FLASH_DECAY;
         p += part;
-        off += part;
         n -= part;
+        at = 0;
     }
     return SOW_OK;
 }

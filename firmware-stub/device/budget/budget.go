@@ -39,15 +39,17 @@ type Layout struct {
 
 // What the library needs of every device, whatever the session (firmware-stub/src/sow_core_private.h).
 const (
-	journalArea = 512 // bytes that half of the journal region must have
-	bootArea    = 256 // bytes that half of the boot region must have
-	spares      = 8   // slots that stand in for torn ones
-	freezes     = 6   // records of the frozen columns
-	marker      = 8   // bytes that end a slot
-	workState   = 160 // bytes for digests and the manifest that is being judged (SOW_SCRATCH)
-	patchState  = 64  // struct sow_patch on a 32-bit device, to 8 bytes
-	maxM        = 16383
-	stack       = 1536 // deepest stack, software signature included: the gate of firmware-stub/test/size
+	journalArea   = 512 // bytes that half of the journal region must have
+	bootArea      = 256 // bytes that half of the boot region must have
+	spares        = 8   // slots that stand in for torn ones
+	freezes       = 6   // records of the frozen columns
+	marker        = 8   // bytes that end a slot
+	journalRecord = 64  // bytes
+	bootRecord    = 32  // bytes
+	workState     = 160 // bytes for digests and the manifest that is being judged (SOW_SCRATCH)
+	patchState    = 64  // struct sow_patch on a 32-bit device, to 8 bytes
+	maxM          = 16383
+	stack         = 1536 // deepest stack, software signature included: the gate of firmware-stub/test/size
 )
 
 // ParseLayout reads a LAYOUT.toml.
@@ -246,9 +248,12 @@ func wear(image, codecScratch int, l Layout) []Wear {
 	if codecScratch > 0 {
 		codec = 1
 	}
-	// Records of 16 bytes: one per page and kind, and as many of sessions and phases as fit a page at worst.
-	journal := 1 + swapped*16/max(l.Journal/2, 1)
-	boot := 1 + 3*swapped*16/max(l.Boot/2-256, 16)
+	// What is written to the logs: the journal's record with each page of the new image and some times besides; the
+	// stub's with each of the three copies that swap a page. Before a swap the stub has each half of its region erased
+	// once or twice, to know that it works.
+	const probe = 2
+	toJournal, toBoot := (swapped+16)*journalRecord, (3*swapped+8)*bootRecord
+	journal, boot := (toJournal+l.Journal-1)/l.Journal, probe+(toBoot+l.Boot-1)/l.Boot
 	list := []Wear{
 		{Region: "slot_a", Erases: 1}, {Region: "slot_b", Erases: 3}, {Region: "download", Erases: 1},
 		{Region: "scratch", Erases: turns + codec}, {Region: "journal", Erases: journal}, {Region: "boot", Erases: boot},
@@ -262,10 +267,10 @@ func wear(image, codecScratch int, l Layout) []Wear {
 		switch {
 		case w.Region == "scratch" && allowed > codec:
 			w.Change = fmt.Sprintf("scratch = %d, or %s", l.Page*((swapped+allowed-codec-1)/(allowed-codec)), w.Change)
-		case w.Region == "journal" && allowed > 1:
-			w.Change = fmt.Sprintf("journal = %d, or %s", 2*align(swapped*16/allowed+1, l.Page), w.Change)
-		case w.Region == "boot" && allowed > 1:
-			w.Change = fmt.Sprintf("boot = %d, or %s", 2*align(3*swapped*16/allowed+1+256, l.Page), w.Change)
+		case w.Region == "journal" && allowed > 0:
+			w.Change = fmt.Sprintf("journal = %d, or %s", align(toJournal/allowed+1, 2*l.Page), w.Change)
+		case w.Region == "boot" && allowed > probe:
+			w.Change = fmt.Sprintf("boot = %d, or %s", align(toBoot/(allowed-probe)+1, 2*l.Page), w.Change)
 		}
 	}
 	return list

@@ -49,7 +49,7 @@ static void put64(uint8_t *p, uint64_t v)
 /* Milliseconds and seconds, without the long products and divisions that a small processor has to call for. */
 static uint64_t to_ms(uint32_t s)
 {
-    return ((uint64_t)((s >> 16) * 1000u) << 16) + (s & 0xffffu) * 1000u;
+    return ((uint64_t)((s >> 16) * 1000u) << 16) + (uint64_t)((s & 0xffffu) * 1000u);
 }
 
 static uint32_t to_seconds(uint64_t ms) /* of less than 2^32 seconds */

@@ -29,7 +29,7 @@ struct place {
 
 static int stands_at(const struct place *p)
 {
-    return k.core.at.phase == p->phase && k.core.judge == p->judge && k.core.pos == p->pos;
+    return k.core.at.phase == p->phase && k.core.at.judge == p->judge && k.core.pos == p->pos;
 }
 
 /* A device that has received all it needs; the manifest is judged only then, or on the way. */
@@ -83,7 +83,7 @@ static unsigned places_of_a_life(int early, const void *snapshot)
     do {
         CHECK(n < 400);
         seen[n].phase = k.core.at.phase;
-        seen[n].judge = k.core.judge;
+        seen[n].judge = k.core.at.judge;
         seen[n++].pos = k.core.pos;
     } while (sow_core_work(&k.core) == SOW_MORE);
     for (unsigned i = 0; i < n; i++) {
@@ -121,9 +121,10 @@ static unsigned places_of_a_life(int early, const void *snapshot)
 
 /* Resets without end that let one page pass each: that is slow, and no failure. So is an answer that is "later" for
  * a hundred resets, and a reset after each fragment (update_test.c). */
-static void slow_but_steady(const void *snapshot)
+static void slow_but_steady(const void *snapshot, uint32_t page)
 {
-    unsigned resets = 0, pages = 0;
+    unsigned resets = 0;
+    uint32_t done;
 
     snprintf(context, sizeof context, "slow but steady");
     sow_flash_emu_restore(&k.flash, snapshot);
@@ -136,13 +137,13 @@ static void slow_but_steady(const void *snapshot)
     k.consent = SOW_CONSENT_YES;
     do {
         CHECK(kit_start(&k) >= 0);
-        for (unsigned fruitless = k.core.progress.pages > 3 ? 7 : 0; fruitless > 0; fruitless--) {
+        for (unsigned fruitless = k.core.at.done > 3 * page ? 7 : 0; fruitless > 0; fruitless--) {
             CHECK(sow_core_work(&k.core) == SOW_MORE);
             CHECK(kit_start(&k) >= 0);
             resets++;
         }
-        pages = k.core.progress.pages;
-        while (k.core.at.phase != SOW_CORE_READY && (k.core.at.phase != SOW_CORE_WRITE || k.core.progress.pages == pages))
+        done = k.core.at.done;
+        while (k.core.at.phase != SOW_CORE_READY && (k.core.at.phase != SOW_CORE_WRITE || k.core.at.done == done))
             CHECK(sow_core_work(&k.core) >= 0);
         resets++;
     } while (k.core.at.phase != SOW_CORE_READY);
@@ -167,7 +168,7 @@ void hang_tests(void)
         bitten = places_of_a_life(early, snapshot);
         CHECK(early ? bitten > 1 : bitten > 40);
         if (!early)
-            slow_but_steady(snapshot);
+            slow_but_steady(snapshot, l.page);
         free(snapshot);
         kit_close(&k);
         printf("watchdog           %6u places of %s where it bites for ever: given up, slot A intact, updated later\n",

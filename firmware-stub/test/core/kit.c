@@ -263,6 +263,7 @@ void make_fragment(const struct bundle *b, uint16_t n, uint8_t *out)
         return;
     }
     memset(out, 0, s);
+    memset(row, 0, (m + 7) / 8);
     sow_parity_row(row, b->session.matrix, (uint16_t)m, n);
     for (uint32_t i = 0; i < m; i++)
         if (sow_bit(row, i))

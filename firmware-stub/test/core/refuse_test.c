@@ -194,7 +194,7 @@ static void slot_b_waits(void)
             b.block[b.block_size - 1]++; /* payload digest */
         CHECK(kit_start(&k) == SOW_OK);
         CHECK(sow_core_session(&k.core, &b.session) == SOW_OK);
-        CHECK(k.core.rows.addr > k.map.download.addr && k.core.rows.addr < k.map.journal.addr);
+        CHECK(k.core.place[SOW_ROWS] > k.map.download.addr && k.core.place[SOW_ROWS] < k.map.journal.addr);
         for (uint16_t n = (uint16_t)(1 + trial % 40); r == SOW_MORE; n++) {
             if (rnd(&seed) % 100 < trial)
                 continue;
@@ -368,15 +368,15 @@ static void key_values(void)
     uint32_t v = 77;
 
     begin("key/value");
-    CHECK(sow_core_kv_get(&k.core, 3, &v) < 0 && v == 77);
-    CHECK(sow_core_kv_put(&k.core, 16, 1) < 0);
+    CHECK(sow_core_kv_get(&k.core, 1, &v) < 0 && v == 77);
+    CHECK(sow_core_kv_put(&k.core, SOW_CORE_VALUES, 1) < 0);
     for (uint32_t i = 0; i < 2000; i++) {
-        CHECK(sow_core_kv_put(&k.core, (uint8_t)(i % 16), i * i) == SOW_OK);
+        CHECK(sow_core_kv_put(&k.core, (uint8_t)(i % SOW_CORE_VALUES), i * i) == SOW_OK);
         if (i % 97 == 0)
             CHECK(kit_start(&k) == SOW_OK);
     }
-    for (uint32_t i = 2000 - 16; i < 2000; i++)
-        CHECK(sow_core_kv_get(&k.core, (uint8_t)(i % 16), &v) == SOW_OK && v == i * i);
+    for (uint32_t i = 2000 - SOW_CORE_VALUES; i < 2000; i++)
+        CHECK(sow_core_kv_get(&k.core, (uint8_t)(i % SOW_CORE_VALUES), &v) == SOW_OK && v == i * i);
     kit_close(&k);
 }
 

@@ -131,12 +131,12 @@ static unsigned fragments_with(int flip, unsigned at, int row, int reset, int un
         CHECK(sow_core_fragment(&k.core, 0, n, f, b.session.frag_size) >= 0);
         got++;
         if (flip && (uncoded_rot ? n == b.session.nb_frag : c_frozen(&k.core) && k.core.rank == at)) {
-            uint32_t addr = k.map.download.addr + SOW_FREEZES * k.core.fstride + 10u * k.core.stride;
+            uint32_t addr = k.map.download.addr + SOW_FREEZES * k.core.stride[SOW_FREEZE] + 10u * k.core.stride[SOW_DATA];
 
             if (row) {
                 addr = k.map.slot_b.addr;
-                while (!sow_bit(sow_pivots(&k.core), (addr - k.map.slot_b.addr) / k.core.rstride))
-                    addr += k.core.rstride;
+                while (!sow_bit(sow_pivots(&k.core), (addr - k.map.slot_b.addr) / k.core.stride[SOW_ROWS]))
+                    addr += k.core.stride[SOW_ROWS];
             }
             sow_flash_emu_flip(&k.flash, addr + 5, 3);
             flip = 0;

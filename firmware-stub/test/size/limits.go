@@ -9,7 +9,7 @@ func met(target int) limit { return limit{target, target} }
 var limits = struct {
 	library, stub, stubRAM, ram1000, ram4000, stack, patch5, patch8, patch16 limit
 }{
-	library: limit{12 * 1024, 18560},
+	library: limit{12 * 1024, 15056},
 	stub:    met(6 * 1024),
 	stubRAM: met(1536),
 	ram1000: met(768),

@@ -82,15 +82,15 @@ static uint32_t message(uint8_t *p, uint8_t *port)
         return s.package_version == 1 ? 11 : 17;
     }
     case 2: case 3: case 4: case 5: case 6: case 7: case 8: { /* DataFragment of the session there is, or nearly */
-        uint16_t at = (uint16_t)(rnd(&seed) % (2u * s.core.session.nb_frag + 3u));
+        uint16_t at = (uint16_t)(rnd(&seed) % (2u * s.core.at.session.nb_frag + 3u));
 
         *port = SOW_PORT_DATABLOCK;
         p[0] = 8;
         p[1] = (uint8_t)at;
-        p[2] = (uint8_t)(at >> 8 | (uint32_t)s.core.session.index << 6);
-        n = s.core.session.frag_size;
+        p[2] = (uint8_t)(at >> 8 | (uint32_t)s.core.at.session.index << 6);
+        n = s.core.at.session.frag_size;
         noise(p + 3, n);
-        if (at != 0 && at <= s.core.session.nb_frag && (at - 1u) * n + n < sizeof b.block)
+        if (at != 0 && at <= s.core.at.session.nb_frag && (at - 1u) * n + n < sizeof b.block)
             memcpy(p + 3, b.block + (at - 1u) * n, n); /* a manifest that parses */
         return 3 + n - (rnd(&seed) % 32 == 0);
     }

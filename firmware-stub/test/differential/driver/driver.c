@@ -27,7 +27,7 @@ static uint32_t get(unsigned n)
 static void put_block(void)
 {
     uint8_t buf[256];
-    uint32_t size = sow_block_size(&k.core.session);
+    uint32_t size = sow_block_size(&k.core);
 
     while (k.core.at.phase == SOW_CORE_SOLVE || k.core.at.phase == SOW_CORE_CHECK)
         CHECK(sow_core_work(&k.core) == SOW_MORE);

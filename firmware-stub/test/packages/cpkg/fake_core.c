@@ -19,6 +19,7 @@ int sow_core_session(struct sow_core *c, const struct sow_session *s)
     struct sow_status *st = &fake.st[s->index];
 
     (void)c;
+    if (!s->nb_frag || s->padding >= s->frag_size) return -SOW_CAUSE_ALGO_UNSUPPORTED;
     fake.sessions++;
     if (fake.session_result < 0) return fake.session_result;
     if (st->exists && memcmp(&st->session, s, sizeof *s) == 0) return SOW_OK;
