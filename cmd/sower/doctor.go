@@ -379,7 +379,7 @@ func (s *site) examineDevices(ctx context.Context, e *examination, apps []chirps
 			known++
 		}
 	}
-	const remedy = "listen with `sower devices --listen 1h --csv`; a campaign asks each device before it sends anything"
+	const remedy = "ask with `sower devices discover`; a campaign asks each device, too, before it sends anything"
 	if known == 0 {
 		e.unknown("packages", remedy, "no device has told the version of its packages")
 	} else {

@@ -75,7 +75,7 @@ mqtt = %q
 # repeater = true
 
 [inventory]
-# Facts about devices that sower cannot know, or that "sower devices --listen 1h --csv > FILE" has gathered.
+# Facts about devices that sower cannot know, or that "sower devices discover" or "sower devices --listen 1h --csv > FILE" has gathered.
 # csv = ""
 # Tags of devices in ChirpStack that hold a firmware version (1.2.3) and a hardware id (a number).
 # version_tag = "firmware_version"
