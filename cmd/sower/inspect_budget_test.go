@@ -62,7 +62,7 @@ slot_b                                           3      3333  fits
 download                                         1     10000  fits
 scratch                                          2      5000  fits
 journal                                          1     10000  fits
-boot                                             1     10000  fits
+boot                                             3      3333  fits
 
 fits
 `
