@@ -1,15 +1,16 @@
 #!/bin/sh
 # Makes build/dist: static programs without cgo for linux/amd64 and linux/arm64, what is needed to install them, and
-# checksums. The same source and Go version give the same bytes, wherever it is built: with --check everything is built
+# checksums. The same commit and Go version give the same bytes, wherever it is built: with --check everything is built
 # a second time, in another folder and from nothing, and compared.
 set -eu
 cd "$(dirname "$0")/.."
 out=build/dist
+release=$(git describe --tags --always --dirty)
 
 build() { # SOURCE OUT
 	for arch in amd64 arm64; do
 		(cd "$1" && CGO_ENABLED=0 GOOS=linux GOARCH=$arch GOFLAGS= \
-			go build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o "$2/sower-linux-$arch" ./cmd/sower)
+			go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.release=$release" -o "$2/sower-linux-$arch" ./cmd/sower)
 	done
 }
 

@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"maps"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -169,92 +167,6 @@ func sessionLine(s *pb.Session) string {
 		fmt.Fprintf(&b, "; %s", strings.Join(stages, ", "))
 	}
 	return b.String()
-}
-
-func newCampaignWatchCommand() *cobra.Command {
-	var c client
-	var cursor string
-	cmd := &cobra.Command{
-		Use:   "watch CAMPAIGN",
-		Short: "follow a campaign until it ends: waves, sessions, gateways, and when it will be finished",
-		Long: `watch prints a line for each decision and each device that is updated or fails, and the progress of waves,
-sessions and gateways whenever it changes. It ends with the campaign: exit code 0 if it was finished, 1 if it was
-halted or aborted. With --json each line is one answer of the API; --cursor goes on after the last one.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			svc, err := c.campaigns()
-			if err != nil {
-				return err
-			}
-			stream, err := svc.Watch(cmd.Context(), connect.NewRequest(&pb.WatchRequest{Id: args[0], Cursor: cursor}))
-			if err != nil {
-				return c.explain(err)
-			}
-			defer stream.Close()
-			show := watcher{out: cmd.OutOrStdout(), gateways: map[string][2]int{}}
-			for stream.Receive() {
-				if c.json {
-					if err := c.printLine(cmd.OutOrStdout(), stream.Msg()); err != nil {
-						return err
-					}
-				} else {
-					show.answer(stream.Msg())
-				}
-				show.last = stream.Msg().Campaign
-			}
-			if err := stream.Err(); err != nil {
-				return c.explain(err)
-			}
-			if k := show.last; k != nil && k.Halted != "" {
-				return fmt.Errorf("campaign %s has stopped before its end: %s", k.Id, k.Halted)
-			}
-			return nil
-		},
-	}
-	c.add(cmd)
-	cmd.Flags().StringVar(&cursor, "cursor", "", "go on after this answer (default: from now on)")
-	return cmd
-}
-
-// watcher prints what changes.
-type watcher struct {
-	out      io.Writer
-	last     *pb.Campaign
-	lines    []string          // last printed
-	gateways map[string][2]int // fragments sent and refused, by what gateways report
-}
-
-func (w *watcher) answer(r *pb.WatchResponse) {
-	for _, e := range r.Entries {
-		if e.Gateway != "" {
-			n := w.gateways[e.Gateway]
-			if e.Kind == "sent" {
-				n[0]++
-			} else {
-				n[1]++
-			}
-			w.gateways[e.Gateway] = n
-		}
-		final := strings.HasPrefix(e.Text, "stage updated") || strings.HasPrefix(e.Text, "stage failed")
-		if e.Session == "" && e.DevEui == "" || final {
-			fmt.Fprintf(w.out, "%s  %s\n", e.Time.AsTime().UTC().Format("2006-01-02 15:04:05"), strings.TrimSpace(e.DevEui+" "+e.Text))
-		}
-	}
-	lines := []string{headline(r.Campaign)}
-	for _, wave := range r.Campaign.Waves {
-		for _, s := range wave.Sessions {
-			if s.Phase != "idle" && s.Phase != "ended" {
-				lines = append(lines, "  "+sessionLine(s))
-			}
-		}
-	}
-	for _, id := range slices.Sorted(maps.Keys(w.gateways)) {
-		lines = append(lines, fmt.Sprintf("  gateway %s: %d fragments sent, %d refused", id, w.gateways[id][0], w.gateways[id][1]))
-	}
-	if !slices.Equal(lines, w.lines) {
-		w.lines = lines
-		fmt.Fprintln(w.out, strings.Join(lines, "\n"))
-	}
 }
 
 func newCampaignExplainCommand() *cobra.Command {

@@ -341,7 +341,7 @@ func (c discoveryCost) print(w io.Writer) {
 	fmt.Fprintf(w, "%d devices, of which %d are to be asked; the others have told within %s\n", c.Devices, c.Ask, c.maxAge)
 	if c.Ask > 0 {
 		fmt.Fprintf(w, "  %d messages with %.1f s on the air if all have TS007 and are near; at most %d messages with %.0f s\n", c.Least.Messages, c.Least.Seconds, c.Most.Messages, c.Most.Seconds)
-		fmt.Fprintf(w, "  through %d gateways that are online; each rests %.0f to %.0f s after a message\n", c.Gateways, c.Least.Rest, c.Most.Rest)
+		fmt.Fprintf(w, "  through %s online; each rests %.0f to %.0f s after a message\n", counted(c.Gateways, "gateway"), c.Least.Rest, c.Most.Rest)
 		fmt.Fprintf(w, "  until %s (%s); what waits then expires\n", stamp(c.Until), c.wait)
 	}
 	if c.File != "" {

@@ -67,3 +67,11 @@ func (d *display) clear() {
 }
 
 func (d *display) end() { d.clear() }
+
+// counted is a number of things: "1 gateway", "2 gateways".
+func counted(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}

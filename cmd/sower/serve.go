@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -248,13 +247,4 @@ type logWriter struct{ log *slog.Logger }
 func (w logWriter) Write(b []byte) (int, error) {
 	w.log.Warn("inventory", "text", string(b))
 	return len(b), nil
-}
-
-// version is that of the program, as far as its build knows.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "unknown"
-	}
-	return info.Main.Version
 }

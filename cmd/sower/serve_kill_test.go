@@ -367,8 +367,9 @@ func serveKilled(t *testing.T, p plot, k killing, covered coverage) killedRun {
 			}
 			ended := make(chan error, 1)
 			up := false
+			watching, unwatch := context.WithCancel(context.Background()) // the next daemon has another address
 			watch := func() {
-				_, _, err := verb(newCampaignCommand(), "watch", "field", "--server", op.address.Load().(string))
+				_, _, err := verbUntil(watching, newCampaignCommand(), "watch", "field", "--server", op.address.Load().(string))
 				ended <- err
 			}
 			stop := false
@@ -426,6 +427,7 @@ func serveKilled(t *testing.T, p plot, k killing, covered coverage) killedRun {
 				}
 			}
 			complaint, err := s.Wait()
+			unwatch()
 			select {
 			case <-broken:
 				t.Logf("sower serve was doing: %s", complaint)

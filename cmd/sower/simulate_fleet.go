@@ -161,7 +161,7 @@ func (o *virtualFleet) run(ctx context.Context, stdout io.Writer) (err error) {
 		return err
 	}
 	defer attached.Close()
-	fmt.Fprintf(stdout, "application %s (%s): %d devices behind %d gateways; stop with Ctrl-C\n", o.name, made.Application, o.devices, o.gateways)
+	fmt.Fprintf(stdout, "application %s (%s): %s behind %s; stop with Ctrl-C\n", o.name, made.Application, counted(o.devices, "device"), counted(o.gateways, "gateway"))
 	if err := gateway.Run(ctx, w); err != nil && ctx.Err() == nil {
 		return err
 	}

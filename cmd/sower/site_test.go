@@ -139,12 +139,17 @@ func (in installation) live(t *testing.T) (stop func()) {
 
 // verb runs one command of the command line.
 func verb(cmd *cobra.Command, args ...string) (stdout, stderr string, err error) {
+	return verbUntil(context.Background(), cmd, args...)
+}
+
+// verbUntil is verb, which is interrupted when ctx ends.
+func verbUntil(ctx context.Context, cmd *cobra.Command, args ...string) (stdout, stderr string, err error) {
 	var out, errs bytes.Buffer
 	cmd.SetOut(&out)
 	cmd.SetErr(&errs)
 	cmd.SetArgs(args)
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	err = cmd.ExecuteContext(context.Background())
+	err = cmd.ExecuteContext(ctx)
 	return out.String(), errs.String(), err
 }
 

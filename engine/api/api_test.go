@@ -30,8 +30,8 @@ import (
 	"github.com/sower-fuota/sower/engine/store"
 )
 
-// quiet is a network on which nothing ever happens.
-type quiet struct{}
+// quiet is a network on which nothing happens but the events that it is given.
+type quiet struct{ events <-chan network.Event }
 
 func (quiet) Capabilities(context.Context) (network.Capabilities, error) {
 	return network.Capabilities{Name: "quiet", MulticastClasses: []network.Class{network.ClassC}}, nil
@@ -55,9 +55,19 @@ func (quiet) GroupState(context.Context, network.GroupID) (network.GroupState, e
 func (quiet) Broadcast(context.Context, network.Broadcast) (uint32, error) { return 0, nil }
 func (quiet) FlushGroup(context.Context, network.GroupID) error            { return nil }
 func (quiet) CloseGroup(context.Context, network.GroupID) error            { return nil }
-func (quiet) Events(ctx context.Context, _ string) (<-chan network.Event, error) {
+func (q quiet) Events(ctx context.Context, _ string) (<-chan network.Event, error) {
 	ch := make(chan network.Event)
-	context.AfterFunc(ctx, func() { close(ch) })
+	go func() {
+		defer close(ch)
+		for {
+			select {
+			case ev := <-q.events:
+				ch <- ev
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 	return ch, nil
 }
 
@@ -114,6 +124,7 @@ type daemon struct {
 	http   *httptest.Server
 	store  *store.Store
 	engine *run.Engine
+	events chan network.Event // of the network
 	log    *locked
 	stop   func() // ends the engine
 	admin  string // token
@@ -129,7 +140,7 @@ func serve(t testing.TB, n int) *daemon {
 // lingering is serve with a time for which campaigns that have ended stay in memory.
 func lingering(t testing.TB, n int, linger time.Duration) *daemon {
 	t.Helper()
-	d := &daemon{log: &locked{}, now: &atomic.Int64{}}
+	d := &daemon{log: &locked{}, now: &atomic.Int64{}, events: make(chan network.Event)}
 	d.now.Store(time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC).UnixNano())
 	now := func() time.Time { return time.Unix(0, d.now.Load()).UTC() }
 	var err error
@@ -145,7 +156,7 @@ func lingering(t testing.TB, n int, linger time.Duration) *daemon {
 		t.Fatal(err)
 	}
 	metrics := api.NewMetrics()
-	d.engine = run.New(run.Config{Network: quiet{}, Clock: &network.WallClock{}, Store: metrics.Store(d.store), Log: metrics.Log, Linger: linger})
+	d.engine = run.New(run.Config{Network: quiet{d.events}, Clock: &network.WallClock{}, Store: metrics.Store(d.store), Log: metrics.Log, Linger: linger})
 	key, _, err := api.NewEvidenceKey()
 	if err != nil {
 		t.Fatal(err)

@@ -89,7 +89,8 @@ func (s campaigns) Explain(ctx context.Context, req *connect.Request[pb.ExplainR
 	if err != nil {
 		return nil, invalid("dev_eui: %s", err)
 	}
-	var res *pb.ExplainResponse
+	var shown *pb.Device
+	var about explained
 	err = s.one(ctx, req.Msg.Campaign, func(c *campaign.Campaign) {
 		spec := c.Spec()
 		at, i, ok := c.Find(eui)
@@ -97,19 +98,27 @@ func (s campaigns) Explain(ctx context.Context, req *connect.Request[pb.ExplainR
 			return
 		}
 		ss := c.Session(at)
-		res = explain(ss.Device(i), ss.Spec(), ss.Progress(), c.Header())
-		res.Device = device(spec.Waves[c.WaveOf(at)].Name, ss, i)
+		about = explained{device: ss.Device(i), spec: ss.Spec(), progress: ss.Progress(), header: c.Header()}
+		shown = device(spec.Waves[c.WaveOf(at)].Name, ss, i)
 	})
 	if err != nil {
 		return nil, err
 	}
-	if res == nil {
+	if shown == nil {
 		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("device %s is not in campaign %s", eui, req.Msg.Campaign))
 	}
 	entries, err := s.cfg.Store.Entries(ctx, req.Msg.Campaign, &eui, 0, timelineEntries)
 	if err != nil {
 		return nil, err
 	}
+	if about.device.LastUp.IsZero() {
+		if about.earlier, err = s.lastUplink(ctx, req.Msg.Campaign, eui, entries); err != nil {
+			return nil, err
+		}
+		shown.LastUplink = stamp(about.earlier)
+	}
+	res := about.explain()
+	res.Device = shown
 	if removed, err := s.cfg.Store.LogRemoved(ctx, req.Msg.Campaign); err != nil {
 		return nil, err
 	} else if !removed.IsZero() {
@@ -121,8 +130,36 @@ func (s campaigns) Explain(ctx context.Context, req *connect.Request[pb.ExplainR
 	return connect.NewResponse(res), nil
 }
 
+// lastUplink finds when a device was last heard in the log of a campaign, whose first entries about it are given; zero:
+// never.
+func (s campaigns) lastUplink(ctx context.Context, id string, eui network.EUI64, entries []run.Entry) (at time.Time, err error) {
+	for {
+		for i := range entries {
+			if e := &entries[i]; e.Kind == network.EventUplink.String() && e.At.After(at) {
+				at = e.At
+			}
+		}
+		if len(entries) < timelineEntries {
+			return at, nil
+		}
+		if entries, err = s.cfg.Store.Entries(ctx, id, &eui, entries[len(entries)-1].Seq, timelineEntries); err != nil {
+			return time.Time{}, err
+		}
+	}
+}
+
+// explained is what the explanation of a device is made from.
+type explained struct {
+	device   session.Device
+	spec     session.Spec
+	progress session.Progress
+	header   campaign.State
+	earlier  time.Time // its last uplink, if that was before its session began, which does not count it
+}
+
 // explain says where a device stands, and why.
-func explain(d session.Device, spec session.Spec, p session.Progress, h campaign.State) *pb.ExplainResponse {
+func (x explained) explain() *pb.ExplainResponse {
+	d, spec, p, h := x.device, x.spec, x.progress, x.header
 	st := states[d.Stage]
 	cause := causeOf(&d)
 	res := &pb.ExplainResponse{Cause: cause.String(), NextStep: st.Next,
@@ -143,10 +180,13 @@ func explain(d session.Device, spec session.Spec, p session.Progress, h campaign
 		res.NextStep = "wait: the wave of this device has not begun"
 	}
 	say := func(format string, args ...any) { res.Evidence = append(res.Evidence, fmt.Sprintf(format, args...)) }
-	if d.LastUp.IsZero() {
-		say("no uplink since the campaign began")
-	} else {
+	switch {
+	case !d.LastUp.IsZero():
 		say("last uplink at %s", d.LastUp.UTC().Format(timeForm))
+	case !x.earlier.IsZero():
+		say("last uplink at %s, before its wave began", x.earlier.UTC().Format(timeForm))
+	default:
+		say("no uplink is known since the campaign was made")
 	}
 	if !d.Joined.IsZero() {
 		say("joined again at %s; what it was told before is void", d.Joined.UTC().Format(timeForm))

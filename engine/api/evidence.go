@@ -201,9 +201,9 @@ type evidenceBundle struct {
 func (s campaigns) ExportEvidence(ctx context.Context, req *connect.Request[pb.ExportEvidenceRequest], stream *connect.ServerStream[pb.ExportEvidenceResponse]) error {
 	out := bufio.NewWriterSize(chunks{stream}, 64<<10)
 	if err := s.evidence(ctx, req.Msg.Campaign, out); err != nil {
-		return translate(err)
+		return translateStream(ctx, err)
 	}
-	return translateStream(out.Flush())
+	return translateStream(ctx, out.Flush())
 }
 
 // chunks sends what is written as messages of a stream.

@@ -13,7 +13,7 @@ func ExplainStage(s session.Stage) (happening, next string) {
 
 // ExplainDevice explains a device of a campaign that runs.
 func ExplainDevice(d session.Device) *pb.ExplainResponse {
-	return explain(d, session.Spec{}, session.Progress{Phase: session.PhaseCollect}, campaign.State{Phase: campaign.PhaseRunning})
+	return explained{device: d, progress: session.Progress{Phase: session.PhaseCollect}, header: campaign.State{Phase: campaign.PhaseRunning}}.explain()
 }
 
 // FromHere reports whether metrics may be read without a token.

@@ -3,8 +3,10 @@ package api_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,6 +21,8 @@ import (
 	"github.com/sower-fuota/sower/applayer/diag"
 	"github.com/sower-fuota/sower/engine/api"
 	pb "github.com/sower-fuota/sower/engine/api/sowerv1"
+	"github.com/sower-fuota/sower/engine/api/sowerv1/sowerv1connect"
+	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/session"
 )
 
@@ -157,6 +161,69 @@ func TestExplain(t *testing.T) {
 	wantCode(t, "no DevEUI", err, connect.CodeInvalidArgument, "dev_eui")
 	_, err = svc.Explain(t.Context(), connect.NewRequest(&pb.ExplainRequest{Campaign: "meters", DevEui: "0102030405060708"}))
 	wantCode(t, "a stranger", err, connect.CodeNotFound, "not in campaign")
+}
+
+// What is said of the last uplink agrees with the timeline, also while the wave of the device has not begun.
+func TestExplainLastUplink(t *testing.T) {
+	d := serve(t, 2)
+	svc := d.campaigns(d.admin)
+	create(t, svc, "meters", "[[wave]]\nname = \"canary\"\ncount = 1\n[[wave]]\nname = \"all\"\npercent = 100\n")
+	if _, err := svc.StartCampaign(t.Context(), connect.NewRequest(&pb.StartCampaignRequest{Id: "meters"})); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 11, 22, 12, 34, 56, 0, time.UTC)
+	explained := func(i int) *pb.ExplainResponse {
+		t.Helper()
+		res, err := svc.Explain(t.Context(), connect.NewRequest(&pb.ExplainRequest{Campaign: "meters", DevEui: eui(i).String()}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.Msg
+	}
+	waves := map[string]string{"canary": "last uplink at 2026-11-22 12:34:56 UTC", "all": "last uplink at 2026-11-22 12:34:56 UTC, before its wave began"}
+	for i := range 2 {
+		res := explained(i)
+		if !slices.Contains(res.Evidence, "no uplink is known since the campaign was made") || res.Device.LastUplink != nil {
+			t.Errorf("device %d has not been heard: %v", i, res)
+		}
+		for _, ago := range []time.Duration{time.Hour, 0, time.Minute} { // the last to arrive is not the last that was sent
+			taken := make(chan struct{})
+			d.events <- network.Event{ID: fmt.Sprintf("%d/%s", i, ago), Kind: network.EventUplink, Device: eui(i), At: at.Add(-ago), FPort: 10, Payload: []byte{1},
+				Done: func() { close(taken) }}
+			<-taken
+		}
+		res = explained(i)
+		want := waves[res.Device.Wave]
+		if want == "" || !slices.Contains(res.Evidence, want) || !res.Device.LastUplink.AsTime().Equal(at) {
+			t.Errorf("device %d of wave %s: no %q in %v", i, res.Device.Wave, want, res)
+		}
+		delete(waves, res.Device.Wave)
+	}
+}
+
+// A daemon that stops says so to those who watch, and that they may come again.
+func TestWatchStopping(t *testing.T) {
+	d := serve(t, 2)
+	create(t, d.campaigns(d.admin), "meters", "")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	other := httptest.NewUnstartedServer(d.http.Config.Handler)
+	other.Config.BaseContext = func(net.Listener) context.Context { return ctx }
+	other.Start()
+	defer other.Close()
+	svc := sowerv1connect.NewCampaignServiceClient(&http.Client{Transport: withToken(d.admin)}, other.URL)
+	stream, err := svc.Watch(t.Context(), connect.NewRequest(&pb.WatchRequest{Id: "meters"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if !stream.Receive() {
+		t.Fatal(stream.Err())
+	}
+	cancel(errors.New("terminated signal received"))
+	for stream.Receive() {
+	}
+	wantCode(t, "a daemon that stops", stream.Err(), connect.CodeUnavailable, "sower serve is stopping")
 }
 
 // Watch begins with a snapshot, sends what happens, goes on after a cursor, and ends with the campaign.

@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -20,7 +22,7 @@ const (
 
 // Watch ends with the campaign, after the last entry.
 func (s campaigns) Watch(ctx context.Context, req *connect.Request[pb.WatchRequest], stream *connect.ServerStream[pb.WatchResponse]) error {
-	return translateStream(s.watch(ctx, req.Msg, stream.Send))
+	return translateStream(ctx, s.watch(ctx, req.Msg, stream.Send))
 }
 
 func (s campaigns) watch(ctx context.Context, req *pb.WatchRequest, send func(*pb.WatchResponse) error) error {
@@ -104,10 +106,16 @@ func wait(ctx context.Context, id string, updates <-chan run.Update, alive <-cha
 	}
 }
 
-// translateStream is translate for a stream: a client that has gone away is no error.
-func translateStream(err error) error {
+// translateStream is translate for a stream, which may last until the daemon stops. That is no fault of the call: the
+// client may come again.
+func translateStream(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
+	}
+	// The HTTP server ends the context of a client that has gone away without a cause of its own.
+	why := context.Cause(ctx)
+	if why != nil && !errors.Is(why, context.Canceled) && !errors.Is(why, context.DeadlineExceeded) {
+		return connect.NewError(connect.CodeUnavailable, fmt.Errorf("sower serve is stopping: %w", why))
 	}
 	return translate(err)
 }
