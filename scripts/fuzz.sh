@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzz every target of the Go packages for a while, three at a time for each processor: scripts/fuzz.sh 20s
+# Fuzz every target of the Go packages for a while, two at a time for each processor: scripts/fuzz.sh 20s
 # Packages whose folder matches the second argument, a regular expression, are left out.
 # A finding is written to the package's testdata/fuzz and fails the run.
 set -euo pipefail
@@ -35,4 +35,4 @@ fuzz() {
 export -f fuzz
 export duration
 
-targets | xargs -P $((3 * $(nproc))) -L 1 bash -c 'fuzz "$0" "$1"'
+targets | xargs -P $((2 * $(nproc))) -L 1 bash -c 'fuzz "$0" "$1"'
