@@ -42,7 +42,7 @@ func TestClassB(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		spec, err := c.Spec(t.Context(), func() (uint32, network.Key, error) { return 1, network.Key{1}, nil }, nil)
+		spec, err := c.Spec(t.Context(), oneGroup, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +64,7 @@ func TestClassB(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		spec, err := c.Spec(t.Context(), func() (uint32, network.Key, error) { return 1, network.Key{1}, nil }, nil)
+		spec, err := c.Spec(t.Context(), oneGroup, nil)
 		if err != nil || spec.Waves[0].Sessions[0].ClassB != nil {
 			t.Errorf("%v: %+v", err, spec.Waves[0].Sessions[0].ClassB)
 		}

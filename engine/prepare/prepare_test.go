@@ -401,7 +401,7 @@ func TestSameName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec, err := c.Spec(t.Context(), func() (uint32, network.Key, error) { return 1, network.Key{1}, nil }, nil)
+	spec, err := c.Spec(t.Context(), oneGroup, nil)
 	if err != nil || len(spec.Waves[0].Sessions[0].Block) == 0 {
 		t.Errorf("%v", err)
 	}

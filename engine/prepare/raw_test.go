@@ -13,6 +13,9 @@ import (
 	"github.com/sower-fuota/sower/engine/session"
 )
 
+// oneGroup gives every session the same address and key.
+func oneGroup() (uint32, network.Key, error) { return 1, network.Key{1}, nil }
+
 // planRaw plans a campaign whose block is 900 bytes that are no bundle.
 func planRaw(t *testing.T, name, more string) (*prepare.Campaign, error) {
 	t.Helper()
@@ -52,7 +55,7 @@ func TestRaw(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		spec, err := c.Spec(t.Context(), func() (uint32, network.Key, error) { return 1, network.Key{1}, nil }, nil)
+		spec, err := c.Spec(t.Context(), oneGroup, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +73,7 @@ func TestRaw(t *testing.T) {
 	}
 	if c, err := plan(t, &server{n: 3}, ""); err != nil {
 		t.Fatal(err)
-	} else if spec, err := c.Spec(t.Context(), func() (uint32, network.Key, error) { return 1, network.Key{1}, nil }, nil); err != nil || spec.Waves[0].Sessions[0].Raw != nil {
+	} else if spec, err := c.Spec(t.Context(), oneGroup, nil); err != nil || spec.Waves[0].Sessions[0].Raw != nil {
 		t.Errorf("%v: a bundle is sent as a raw block", err)
 	}
 	for _, tt := range []struct{ name, more, want string }{

@@ -17,7 +17,7 @@ func TestRegions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec, err := c.Spec(t.Context(), func() (uint32, network.Key, error) { return 1, network.Key{1}, nil }, nil)
+	spec, err := c.Spec(t.Context(), oneGroup, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

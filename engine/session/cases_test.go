@@ -151,19 +151,19 @@ func TestSilenceIsComplete(t *testing.T) {
 func halted(t *testing.T, answer func(session.Effect) *session.Result) *session.Session {
 	t.Helper()
 	r := newRig(t, options{seed: 1, n: 6})
-	var todo []session.Event
+	var queue []session.Event
 	step := func(ev session.Event) {
-		todo = append(todo, ev)
-		for len(todo) > 0 {
-			effects := r.c.Step(r.w.Now(), todo[0])
-			todo = todo[1:]
+		queue = append(queue, ev)
+		for len(queue) > 0 {
+			effects := r.c.Step(r.w.Now(), queue[0])
+			queue = queue[1:]
 			for _, e := range effects {
 				res := answer(e)
 				if res == nil {
 					res = r.effect(e)
 				}
 				if res != nil {
-					todo = append(todo, *res)
+					queue = append(queue, *res)
 				}
 			}
 		}

@@ -20,19 +20,28 @@ import (
 	"github.com/sower-fuota/sower/simulator/rehearse"
 )
 
-// twoWaves is a campaign of n devices in each of two waves, the second of which has devices of both versions of the
-// packages.
-func twoWaves(t *testing.T, n int) rehearse.CampaignConfig {
+// target is the version that campaigns bring.
+const target = 0x01010000
+
+// sign returns the bundle of an image of that many zeros.
+func sign(t *testing.T, size int) []byte {
 	t.Helper()
 	key, err := bundle.GenerateKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	const target = 0x01010000
-	block, err := bundle.Sign(bundle.Manifest{Codec: bundle.CodecFull, KeyID: 1, Version: target, Sequence: 2, NewSize: 4000}, make([]byte, 4000), key)
+	block, err := bundle.Sign(bundle.Manifest{Codec: bundle.CodecFull, KeyID: 1, Version: target, Sequence: 2, NewSize: uint32(size)}, make([]byte, size), key)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return block
+}
+
+// twoWaves is a campaign of n devices in each of two waves, the second of which has devices of both versions of the
+// packages.
+func twoWaves(t *testing.T, n int) rehearse.CampaignConfig {
+	t.Helper()
+	block := sign(t, 4000)
 	app := networkserver.UUID(1, "application")
 	cfg := rehearse.CampaignConfig{Seed: 1, Start: time.Date(2026, 11, 22, 6, 0, 0, 0, time.UTC), Region: airtime.EU868,
 		UplinkInterval: 10 * time.Minute, Spec: campaign.Spec{ID: "meters", Application: app}}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/sower-fuota/sower/airtime"
-	"github.com/sower-fuota/sower/bundle"
 	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/plan"
@@ -20,15 +19,7 @@ import (
 // classB is a campaign of n devices that lose a tenth of all frames, behind two gateways.
 func classB(t *testing.T, n int, in plan.Input) rehearse.CampaignConfig {
 	t.Helper()
-	key, err := bundle.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	const target = 0x01010000
-	block, err := bundle.Sign(bundle.Manifest{Codec: bundle.CodecFull, KeyID: 1, Version: target, Sequence: 2, NewSize: 8000}, make([]byte, 8000), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	block := sign(t, 8000)
 	caps := network.Capabilities{Name: "ChirpStack", ReportsSent: true, MulticastClasses: []network.Class{network.ClassC, network.ClassB}}
 	in.Block, in.Region, in.Devices, in.Gateways, in.Matrix, in.Loss, in.Capabilities = block, airtime.EU868, n, 2, fragmentation.V2, []float64{0.1}, caps
 	in.Repeater = true
