@@ -209,6 +209,28 @@ func TestQueue(t *testing.T) {
 	})
 }
 
+// A transaction that was begun takes place as a whole, whatever becomes of the caller; one that comes too late, not at all.
+func TestCancel(t *testing.T) {
+	s := newStore(t, filepath.Join(t.TempDir(), "sower.db"))
+	restore(t, s)
+	for range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := s.transact(ctx, func(x *tx) {
+			x.audit(&run.Audit{Time: now, Action: "first"})
+			cancel()
+			x.audit(&run.Audit{Time: now, Action: "second"})
+		}); err != nil {
+			t.Error(err)
+		}
+		if err := s.transact(ctx, func(x *tx) { t.Error("begun after the end") }); !errors.Is(err, context.Canceled) {
+			t.Errorf("transact = %v, want %v", err, context.Canceled)
+		}
+	}
+	if audit, err := s.Audit(t.Context(), 0, 9); err != nil || len(audit) != 4 {
+		t.Errorf("audit %+v, %v; want 4 entries", audit, err)
+	}
+}
+
 // restoreOnlyEpoch takes a store over without claiming its jobs.
 func restoreOnlyEpoch(t *testing.T, s *Store) {
 	t.Helper()

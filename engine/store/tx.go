@@ -17,9 +17,13 @@ type tx struct {
 	err error
 }
 
-// transact runs f in a transaction of the writer; the caller holds s.mu.
+// transact runs f in a transaction of the writer; the caller holds s.mu. Once begun, it is not cancelled: an interrupted
+// begin or commit leaves open whether it took place.
 func (s *Store) transact(ctx context.Context, f func(t *tx)) error {
-	t := &tx{s: s, ctx: ctx}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	t := &tx{s: s, ctx: context.WithoutCancel(ctx)}
 	t.exec("begin immediate")
 	if t.err != nil {
 		return t.err
@@ -27,7 +31,7 @@ func (s *Store) transact(ctx context.Context, f func(t *tx)) error {
 	open := true
 	defer func() {
 		if open {
-			s.conn.ExecContext(context.WithoutCancel(ctx), "rollback")
+			s.conn.ExecContext(t.ctx, "rollback")
 		}
 	}()
 	f(t)

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/chirpstack/chirpstack/api/go/v4/api"
 	"github.com/chirpstack/chirpstack/api/go/v4/common"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sower-fuota/sower/engine/network"
@@ -272,30 +272,17 @@ const atOnce = 16
 
 // ForDevices calls f for each device, some at a time, and returns the first error, after which no more are begun.
 func ForDevices(ctx context.Context, devices []network.EUI64, f func(context.Context, network.EUI64) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	next := make(chan network.EUI64)
-	var all sync.WaitGroup
-	for range min(atOnce, len(devices)) {
-		all.Go(func() {
-			for eui := range next {
-				if err := f(ctx, eui); err != nil {
-					cancel(err)
-				}
+	group, inner := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for _, eui := range devices {
+		group.Go(func() error {
+			if inner.Err() != nil {
+				return context.Cause(inner)
 			}
+			return f(inner, eui)
 		})
 	}
-	for _, eui := range devices {
-		select {
-		case next <- eui:
-			continue
-		case <-ctx.Done():
-		}
-		break
-	}
-	close(next)
-	all.Wait()
-	return context.Cause(ctx)
+	return group.Wait()
 }
 
 // GroupExists reports whether an application has a multicast group of that name.

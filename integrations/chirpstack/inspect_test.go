@@ -114,18 +114,24 @@ func TestForDevices(t *testing.T) {
 	}
 	n.Store(0)
 	broken := errors.New("broken")
-	err := chirpstack.ForDevices(t.Context(), list, func(_ context.Context, d network.EUI64) error {
+	err := chirpstack.ForDevices(t.Context(), list, func(ctx context.Context, d network.EUI64) error {
 		n.Add(1)
 		if d == eui(5) {
 			return broken
 		}
-		return nil
+		<-ctx.Done()
+		return ctx.Err()
 	})
-	if !errors.Is(err, broken) || n.Load() == 100 {
-		t.Errorf("%v after %d calls, want the first error and an early end", err, n.Load())
+	if !errors.Is(err, broken) || n.Load() > 16 {
+		t.Errorf("%v after %d calls, want the first error, and none begun after it", err, n.Load())
 	}
 	if err := chirpstack.ForDevices(t.Context(), nil, nil); err != nil {
 		t.Errorf("no devices: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := chirpstack.ForDevices(ctx, list, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("canceled before it began: %v", err)
 	}
 }
 
