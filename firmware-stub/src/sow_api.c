@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "sow_packages.h"
+#include "sow_services.h"
 
 #define MAX_PAYLOAD 64u /* of struct sow_uplink */
 #define MIN_PAYLOAD 11u /* smallest of any LoRaWAN region; a report needs 10 */
@@ -109,6 +110,7 @@ int sow_open(struct sow *s, const struct sow_config *cfg, const struct sow_optio
     s->confirm = opt->confirm;
     sow_max_payload(s, opt->max_payload ? opt->max_payload : 51);
 
+    if ((r = sow_services_check()) < 0) return r;
     (void)sow_image_header(cfg, &cfg->map->slot_a, &s->version, NULL, NULL);
     if (sow_boot_read(cfg, &boot) == SOW_OK) s->boot.state = boot.state;
     if (s->boot.state == SOW_BOOT_TRIAL) sow_arm(s, SOW_TIMER_TRIAL, opt->confirm_within ? opt->confirm_within : 86400u);

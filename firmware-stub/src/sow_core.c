@@ -3,6 +3,7 @@
 
 #include "sow_core_private.h"
 #include "sow_patch.h"
+#include "sow_services.h"
 
 uint32_t sow_core_arena_size(uint16_t nb_frag, uint8_t frag_size, uint32_t codec_ram)
 {
@@ -162,6 +163,7 @@ static int installing(const struct sow_core *c)
 int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena, uint32_t arena_size)
 {
     struct sow_boot_status boot;
+    int err;
 
     (void)sizeof(char[sizeof c->at == SOW_LOG_RECORD ? 1 : -1]);
     memset(c, 0, sizeof *c);
@@ -169,6 +171,8 @@ int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena,
     c->arena_size = (uint16_t)(arena_size < 0xffffu ? arena_size : 0xffffu);
     c->log.cfg = cfg;
     c->log.region = &cfg->map->journal;
+    if ((err = sow_services_check()) < 0)
+        return err;
     if (!config_ok(cfg))
         return -SOW_CAUSE_NO_FLASH;
     if (arena == 0 || (uintptr_t)arena % 8 != 0)
@@ -186,8 +190,7 @@ int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena,
     }
     sow_store_layout(c);
     if (c->at.phase == SOW_CORE_COLLECT) {
-        int err = sow_store_put_back(c);
-
+        err = sow_store_put_back(c);
         return err < 0 ? err : sow_fec_resume(c);
     }
     sow_store_find_spares(c, SOW_DATA);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "sow_aes.h"
+#include "sow_cipher.h"
 #include "sow_core_private.h"
 #include "sow_image.h"
 #include "sow_sha256.h"
@@ -131,14 +132,11 @@ int sow_judge(struct sow_core *c)
 /* Under the key for data blocks; B0 of TS004-2.0.0 2.6 is the first block under the MIC. */
 static int mic_start(const struct sow_core *c, struct sow_cmac *mac)
 {
-    const struct sow_config *cfg = c->log.cfg;
     const struct sow_session *s = &c->at.session;
     uint32_t b[4] = {0x30, 0, 0, 0}; /* DataBlockIntKey */
     uint8_t key[16];
 
-    if (cfg->port->aes == 0)
-        sow_aes128_encrypt(cfg->identity->root_key, (const uint8_t *)b, key);
-    else if (cfg->port->aes(cfg->port->user, 0, (const uint8_t *)b, key) < 0)
+    if (sow_cipher(c->log.cfg, 0, (const uint8_t *)b, key) < 0)
         return -SOW_CAUSE_SESSION_MIC_BAD;
     sow_cmac_init(mac, key);
     /* Little endian, like this processor. */

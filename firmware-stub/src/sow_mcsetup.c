@@ -13,7 +13,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
-#include "sow_aes.h"
+#include "sow_cipher.h"
 #include "sow_packages.h"
 
 #define DR_ERROR 0x04u
@@ -59,12 +59,10 @@ uint32_t sow_quiet_until(const struct sow *s, uint32_t now)
  * McRootKey, McKEKey, McKey, McNwkSKey, and under McKey again McAppSKey. arg: McAddr and McKey_encrypted */
 static int derive(const struct sow *s, const uint8_t *arg, struct sow_mc_group *g)
 {
-    const struct sow_port *port = s->cfg.port;
-    const struct sow_identity *identity = s->cfg.identity;
     uint8_t block[16] = {0};
     const uint8_t *key = NULL;
 
-    if (identity->lorawan_11) block[0] = 0x20;
+    if (s->cfg.identity->lorawan_11) block[0] = 0x20;
     for (uint32_t i = 1; i <= 5; i++) {
         const uint8_t *in = i == 3 ? arg + 4 : block;
         uint8_t *out = i == 4 ? g->nwk_s_key : g->app_s_key;
@@ -73,8 +71,7 @@ static int derive(const struct sow *s, const uint8_t *arg, struct sow_mc_group *
             block[0] = (uint8_t)(6u - i);
             memcpy(block + 1, arg, 4);
         }
-        if (!port->aes) sow_aes128_encrypt(key ? key : identity->root_key, in, out);
-        else if (port->aes(port->user, key, in, out) != 0) return -1;
+        if (sow_cipher(&s->cfg, key, in, out) != 0) return -1;
         block[0] = 0;
         key = g->app_s_key;
     }

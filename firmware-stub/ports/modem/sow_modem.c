@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "sow_packages.h"
+#include "sow_services.h"
 
 #define HEARTBEAT_PORT 2u
 #define HEADER 4u
@@ -270,10 +271,12 @@ void sow_modem_init(struct sow_modem *m, const struct sow_config *cfg, const str
     m->write = write;
     m->write_user = user;
 
-    if (sow_image_header(&m->cfg, &cfg->map->slot_a, &version, NULL, NULL) == SOW_OK)
-        say_version(m, version);
-    if (sow_boot_read(&m->cfg, &boot) == SOW_OK && boot.state >= SOW_BOOT_REVERTED)
-        say(m, "the last update was undone, cause ", boot.cause);
+    if (sow_services_check() == SOW_OK) {
+        if (sow_image_header(&m->cfg, &cfg->map->slot_a, &version, NULL, NULL) == SOW_OK)
+            say_version(m, version);
+        if (sow_boot_read(&m->cfg, &boot) == SOW_OK && boot.state >= SOW_BOOT_REVERTED)
+            say(m, "the last update was undone, cause ", boot.cause);
+    }
     idle_until(m, 0);
 }
 
@@ -286,7 +289,8 @@ static void open_library(struct sow_modem *m, uint32_t now)
     if (r < 0) {
         m->open_failed = (uint8_t)-r;
         say(m, "no update possible, cause ", m->open_failed);
-        if (m->s.boot.state == SOW_BOOT_TRIAL) { /* sow_open has rejected the image */
+        /* sow_open has rejected the image, or without the stub's services could not: then its boots run out. */
+        if (m->s.boot.state == SOW_BOOT_TRIAL || r == SOW_NO_SERVICES) {
             reset(m, SOW_MODEM_RESET_FAULT);
             return;
         }

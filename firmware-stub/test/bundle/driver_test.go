@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 
 func sources() []string {
 	var out []string
-	for _, name := range strings.Fields("flash log parity store fec core judge write image manifest patch sha256 p256 aes") {
+	for _, name := range strings.Fields("flash log parity store fec core judge write image manifest patch sha256 p256 aes cipher") {
 		out = append(out, filepath.Join(root, "src", "sow_"+name+".c"))
 	}
 	return append(out, filepath.Join(root, "boot", "sow_boot.c"), filepath.Join(root, "boot", "sow_boot_request.c"),

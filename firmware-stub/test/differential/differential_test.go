@@ -24,7 +24,7 @@ func build(t *testing.T) string {
 	args := []string{"-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror",
 		"-I" + stub + "/include", "-I" + stub + "/src", "-I" + stub + "/boot", "-I" + stub + "/ports/posix", "-I" + stub + "/test/core",
 		"driver/driver.c", stub + "/test/core/kit.c", stub + "/ports/posix/sow_flash_emu.c"}
-	for _, name := range []string{"parity", "store", "fec", "core", "judge", "write", "aes", "flash", "log", "image", "manifest", "sha256", "p256"} {
+	for _, name := range []string{"parity", "store", "fec", "core", "judge", "write", "aes", "cipher", "flash", "log", "image", "manifest", "sha256", "p256"} {
 		args = append(args, stub+"/src/sow_"+name+".c")
 	}
 	for _, pattern := range []string{stub + "/boot/*.c", stub + "/src/sow_patch*.c"} {

@@ -194,3 +194,21 @@ func TestTrialOpenFails(t *testing.T) {
 		t.Errorf("%+v, want a reject for NO_RAM", c)
 	}
 }
+
+// Without the services that it was linked for the library calls nothing, and neither does any later call.
+func TestNoServices(t *testing.T) {
+	cpkg.Reset()
+	cpkg.SetBoot(cpkg.BootTrial, 0)
+	cpkg.SetServices(cpkg.NoServices)
+	if r := cpkg.Open(cpkg.Options{}, now); r != cpkg.NoServices {
+		t.Errorf("sow_open returns %d, want %d", r, cpkg.NoServices)
+	}
+	cpkg.Joined(now)
+	cpkg.Downlink(now, 201, cpkg.Unicast, []byte{8, 1, 0, 0})
+	cpkg.SelfTest(now, causeSelfTest)
+	code, wake := cpkg.Poll(now)
+	_, up := cpkg.TakeUplink(now)
+	if c := cpkg.Counted(); code != 0 || wake != cpkg.Never || up || c != (cpkg.Counts{}) {
+		t.Errorf("sow_poll returns %d until %d, uplink %v; %+v, want nothing", code, wake, up, c)
+	}
+}

@@ -206,6 +206,23 @@ func TestModemTrial(t *testing.T) {
 	}
 }
 
+// The shell resets, so that an image on trial that finds no services uses up its boots.
+func TestModemNoServices(t *testing.T) {
+	cpkg.Reset()
+	cpkg.SetServices(cpkg.NoServices)
+	cpkg.ModemInit(cpkg.Options{}, 0, 0)
+	if turn := told(t); len(turn) != 1 || idle(t, turn) != 0 {
+		t.Errorf("after the boot %+v, want nothing but the end of the turn", turn)
+	}
+	turn := host(t, modem.Tick{Time: ms})
+	if len(turn) != 2 || turn[0] != (modem.Console{Text: "no update possible, cause 128"}) || turn[1] != (modem.Reset{Reason: modem.ResetFault}) {
+		t.Errorf("turn %+v, want the cause and RESET", turn)
+	}
+	if c := cpkg.Counted(); c != (cpkg.Counts{}) || !cpkg.ResetWanted() {
+		t.Errorf("%+v, want nothing called, and a reset", c)
+	}
+}
+
 // Heartbeats keep a class A device reachable, and keep out of class C windows.
 func TestModemHeartbeat(t *testing.T) {
 	startModem(t, cpkg.Options{}, 600)

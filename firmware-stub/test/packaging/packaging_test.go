@@ -18,7 +18,7 @@ import (
 
 // release are the parts of firmware-stub that an integrator needs; tests and the Go harness stay behind.
 var release = []string{
-	"CMakeLists.txt", "boot", "cmake", "examples", "include", "library.json", "ports", "sower.pc.in", "src", "zephyr",
+	"CMakeLists.txt", "boot", "cmake", "examples", "include", "library.json", "ports", "services", "sower.pc.in", "src", "zephyr",
 }
 
 // archive packs the release as `git archive` would and returns the path.
@@ -138,6 +138,49 @@ func TestBareCompiler(t *testing.T) {
 	src, app := unpack(t, archive(t)), consumer(t, "")
 	run(t, app, "sh", "-c", "cc -std=c99 -Wall -Wextra -Werror -I"+src+"/include -I"+src+"/src -I"+src+"/boot main.c "+src+"/src/*.c "+src+"/boot/*.c -o consumer")
 	works(t, filepath.Join(app, "consumer"))
+}
+
+// A boot stub and the application that runs over its services, for the target: by CMake, and by pkg-config with a bare
+// compiler. The stub has the functions and, at its address, the table; the application has neither.
+func TestServices(t *testing.T) {
+	src, prefix, build := unpack(t, archive(t)), t.TempDir(), t.TempDir()
+	project, err := filepath.Abs("testdata/services")
+	if err != nil {
+		t.Fatal(err)
+	}
+	toolchain := "-DCMAKE_TOOLCHAIN_FILE=" + filepath.Join(project, "toolchain.cmake")
+	run(t, "", "cmake", "-S", src, "-B", build, toolchain, "-DSOWER_SERVICES=ON", "-DCMAKE_INSTALL_PREFIX="+prefix, "-DCMAKE_INSTALL_LIBDIR=lib")
+	run(t, "", "cmake", "--build", build)
+	run(t, "", "cmake", "--install", build)
+	check := func(t *testing.T, dir string) {
+		stub := run(t, dir, "arm-none-eabi-nm", "stub")
+		for _, want := range []string{"080000c0 R sow_services_table\n", " sow_cmac_update\n", " mul_raw\n"} {
+			if !strings.Contains(stub, want) {
+				t.Errorf("the stub has no %q:\n%s", want, stub)
+			}
+		}
+		application := run(t, dir, "arm-none-eabi-nm", "application")
+		for name, has := range map[string]bool{"080000c0 A sow_services\n": true, " sow_cmac_update\n": true, " mul_raw\n": false, "sow_services_table": false} {
+			if strings.Contains(application, name) != has {
+				t.Errorf("%q in the application: want %v:\n%s", name, has, application)
+			}
+		}
+	}
+	t.Run("find_package", func(t *testing.T) {
+		b := t.TempDir()
+		run(t, "", "cmake", "-S", project, "-B", b, toolchain, "-DCMAKE_PREFIX_PATH="+prefix, "-DCMAKE_FIND_ROOT_PATH_MODE_PACKAGE=NEVER")
+		run(t, "", "cmake", "--build", b)
+		check(t, b)
+	})
+	t.Run("pkg-config", func(t *testing.T) {
+		b := t.TempDir()
+		for _, program := range []string{"stub", "application"} {
+			run(t, b, "sh", "-c", "arm-none-eabi-gcc -std=c99 -Os -mcpu=cortex-m0plus -mthumb -ffreestanding "+project+"/"+program+".c "+
+				"$(PKG_CONFIG_PATH="+prefix+"/lib/pkgconfig pkg-config --cflags --libs sower-"+program+") "+
+				"-T "+project+"/"+program+".ld -nostartfiles --specs=nano.specs -Wl,--gc-sections -o "+program)
+		}
+		check(t, b)
+	})
 }
 
 // Every public header stands alone, in C and in C++, for the host and for the target.

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -21,15 +22,16 @@ func makeIn(args ...string) (string, error) {
 	return string(out), err
 }
 
-// callGraph returns the stack that the example application takes at most by its call graph, and the library alone.
-func callGraph(t *testing.T) (app, library int) {
+// table returns the figures of the table of test/size, by how the name of their line begins.
+func table(t *testing.T) func(line string) int {
 	t.Helper()
 	out, err := makeIn("-f", gates)
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	figure := func(line string) int {
-		m := regexp.MustCompile(line + ` +(\d+)`).FindStringSubmatch(out)
+	return func(line string) int {
+		t.Helper()
+		m := regexp.MustCompile(`(?m)^ *` + line + `.*? +(\d+) +(?:\d+|-)  `).FindStringSubmatch(out)
 		if m == nil {
 			t.Fatalf("no line %q in\n%s", line, out)
 		}
@@ -39,13 +41,32 @@ func callGraph(t *testing.T) (app, library int) {
 		}
 		return n
 	}
-	return figure("of the example application, from its reset on"), figure("peak stack of the library, flash driver and port included")
+}
+
+// TestSizesOnPage holds docs/integrate.md to the sizes that it gives.
+func TestSizesOnPage(t *testing.T) {
+	figure := table(t)
+	page, err := os.ReadFile("../../../docs/integrate.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := func(name string, stub, library int) {
+		kib := func(n int) string { return fmt.Sprintf("%.1f KiB", float64(n)/1024) }
+		line := fmt.Sprintf("| %s | %s | %s | %s |", name, kib(stub), kib(library), kib(stub+library))
+		if !strings.Contains(string(page), line) {
+			t.Errorf("the page does not say\n%s", line)
+		}
+	}
+	stub := figure("own boot stub with these services")
+	row("each with its own", stub-figure("of that for the services alone"), figure("library without patch decoder, stand-alone"))
+	row("application over the services of the stub", stub, figure("library without patch decoder, crypto, flash, journal in our stub"))
 }
 
 // TestRAMBudget updates an application whose linker script leaves the library its RAM budget and no more, for each
 // RAM class of patches. Its stack lies at the bottom of RAM, so that running over it is a fault.
 func TestRAMBudget(t *testing.T) {
-	graph, library := callGraph(t)
+	figure := table(t)
+	graph, library := figure("of the example application, from its reset on"), figure("peak stack of the library")
 	for _, kib := range []int{5, 8, 16} {
 		dir := t.TempDir()
 		old := filepath.Join(dir, fmt.Sprintf("app-%d.bin", kib))

@@ -11,8 +11,9 @@ include firmware-stub/firmware.mk
 setup: # the tools are there, or the first command says which one is not
 
 SIZE_DIR := $(FW_DIR)/test/size
-SIZE_APP := $(addprefix $(SIZE)/app/,$(FW_BEACON:.c=.o) $(FW_LIB:.c=.o) $(FW_BOARD:.c=.o))
-SIZE_STUB := $(addprefix $(SIZE)/boot/,$(FW_LIB:.c=.o) $(FW_BOARD:.c=.o) $(FW_DIR)/ports/mps2/boot_main.o)
+SIZE_APP := $(addprefix $(SIZE)/app/,$(FW_BEACON:.c=.o) $(FW_APP_LIB:.c=.o) $(FW_BOARD:.c=.o))
+SIZE_ALONE := $(addprefix $(SIZE)/app/,$(FW_BEACON:.c=.o) $(FW_LIB:.c=.o) $(FW_BOARD:.c=.o))
+SIZE_STUB := $(addprefix $(SIZE)/boot/,$(FW_STUB_LIB:.c=.o) $(FW_BOARD:.c=.o) $(FW_DIR)/ports/mps2/boot_main.o)
 SIZE_REPORTS := -fstack-usage -fcallgraph-info=su
 
 $(SIZE)/app/%.o: %.c $(FW_HEADERS)
@@ -32,6 +33,10 @@ endef
 $(SIZE)/app.elf: $(SIZE_APP) $(FIRMWARE)/beacon-1.0.0.bin
 	@$(ARM_CC) $(FW_CFLAGS) $(SIZE_APP) -T $(FW_DIR)/examples/beacon/beacon.ld $(FW_APP_LDFLAGS) -Wl,-Map=$(SIZE)/app.map -o $@
 	$(call same,$@,$(FIRMWARE)/beacon-1.0.0.elf)
+
+# The same application with a library that needs no stub.
+$(SIZE)/alone.elf: $(SIZE_ALONE)
+	@$(ARM_CC) $(FW_CFLAGS) $(SIZE_ALONE) -T $(FW_DIR)/examples/beacon/beacon.ld $(FW_APP_LDFLAGS) -Wl,-Map=$(SIZE)/alone.map -o $@
 
 $(SIZE)/boot.elf: $(SIZE_STUB) $(FIRMWARE)/boot.elf
 	@$(ARM_CC) $(FW_CFLAGS) $(SIZE_STUB) -T $(FW_DIR)/ports/mps2/boot.ld $(FW_LDFLAGS) -Wl,-Map=$(SIZE)/boot.map -o $@
@@ -57,7 +62,7 @@ $(SIZE)/probe.txt: $(SIZE_PROBE) $(FW_HEADERS)
 		-kernel $(SIZE)/probe.elf > $@.new < /dev/null
 	@mv $@.new $@
 
-gates: $(SIZE)/app.elf $(SIZE)/boot.elf $(SIZE)/probe.txt ## the table
+gates: $(SIZE)/app.elf $(SIZE)/alone.elf $(SIZE)/boot.elf $(SIZE)/probe.txt ## the table
 	@$(GO) run ./$(SIZE_DIR) $(SIZE) .
 
 .PHONY: gates setup

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,11 +13,22 @@ import (
 )
 
 // graph is a call graph with the stack of each function. Functions are known by gcc's title for them: the name,
-// with "FILE:" before it if it is static.
+// with "FILE:" before it if it is static, and with [ofStub] behind it in a graph of two programs.
 type graph struct {
-	stack map[string]int      // bytes, of functions with a report
-	file  map[string]string   // where they are defined
-	calls map[string][]string // what they may call
+	stack    map[string]int      // bytes, of functions with a report
+	file     map[string]string   // where they are defined
+	calls    map[string][]string // what they may call
+	pointers []indirect          // calls that resolve adds
+	sources  map[string]string   // text, by name
+}
+
+// ofStub marks the functions of the boot stub in the graph of an application that calls them.
+const ofStub = "@stub"
+
+// name is the name of a function in the source. The file of a title is the one that was compiled, which is not the one
+// that defines the function if that is a header.
+func name(title string) string {
+	return strings.TrimSuffix(title[strings.LastIndex(title, ":")+1:], ofStub)
 }
 
 // indirect is a call through a function pointer.
@@ -28,20 +40,19 @@ var (
 	stackOf  = regexp.MustCompile(`\\n(\d+) bytes \((static|dynamic|dynamic,bounded)\)`)
 	fieldOf  = regexp.MustCompile(`(\w+)\(`)
 	assigned = regexp.MustCompile(`(?:->|\.)(\w+)\s*=\s*(?:[^?;=]*\?\s*)?&?(\w+)\s*[;,})]`)
+	offered  = regexp.MustCompile(`(?m)^\s+\.(\w+) = (sow_\w+),$`)
 )
 
 // readGraph reads the .ci files below dir and the sources they name below root. Functions that the linker dropped
-// are left out.
+// are left out, and so are calls through pointers until resolve is called.
 func readGraph(dir, root string, kept linked) (*graph, error) {
-	g := &graph{map[string]int{}, map[string]string{}, map[string][]string{}}
-	var pointers []indirect
-	sources := map[string]string{}
+	g := &graph{stack: map[string]int{}, file: map[string]string{}, calls: map[string][]string{}, sources: map[string]string{}}
 	source := func(name string) (string, error) {
-		if text, ok := sources[name]; ok {
+		if text, ok := g.sources[name]; ok {
 			return text, nil
 		}
 		text, err := os.ReadFile(filepath.Join(root, name))
-		sources[name] = string(text)
+		g.sources[name] = string(text)
 		return string(text), err
 	}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -63,21 +74,21 @@ func readGraph(dir, root string, kept linked) (*graph, error) {
 					return fmt.Errorf("%s: the stack of %s has no bound", path, m[1])
 				}
 				where := strings.Split(m[2], `\n`)[1]
-				name, _, _ := strings.Cut(where, ":")
-				if !linked[strings.TrimPrefix(m[1], name+":")] {
+				file, _, _ := strings.Cut(where, ":")
+				if !linked[name(m[1])] {
 					continue
 				}
-				g.file[m[1]] = name
+				g.file[m[1]] = file
 				g.stack[m[1]], err = strconv.Atoi(s[1])
 				if err != nil {
 					return fmt.Errorf("%s: %q: %w", path, line, err)
 				}
-				if _, err := source(name); err != nil {
+				if _, err := source(file); err != nil {
 					return err
 				}
 			} else if m := edgeLine.FindStringSubmatch(line); m != nil {
-				if _, ok := g.stack[m[1]]; !ok {
-					continue
+				if !linked[name(m[1])] {
+					continue // another object's function of that name may have been
 				}
 				if m[2] != "__indirect_call" {
 					g.calls[m[1]] = append(g.calls[m[1]], m[2])
@@ -91,7 +102,7 @@ func readGraph(dir, root string, kept linked) (*graph, error) {
 				if err != nil {
 					return fmt.Errorf("%s:%s: %w", m[3], m[4], err)
 				}
-				pointers = append(pointers, indirect{m[1], field})
+				g.pointers = append(g.pointers, indirect{m[1], field})
 			}
 		}
 		return nil
@@ -102,7 +113,48 @@ func readGraph(dir, root string, kept linked) (*graph, error) {
 	if len(g.stack) == 0 {
 		return nil, fmt.Errorf("%s: no stack reports", dir)
 	}
-	g.resolve(pointers, sources)
+	return g, nil
+}
+
+// overStub returns the graph of an application that runs over a boot stub: what the functions in the file of veneers
+// call through the table of services leads to the stub's functions, and their calls through pointers back to the
+// application's. table is the source of the table.
+func overStub(app, stub *graph, veneers, table string) (*graph, error) {
+	g := &graph{maps.Clone(app.stack), maps.Clone(app.file), map[string][]string{}, nil, maps.Clone(app.sources)}
+	for title, callees := range app.calls {
+		g.calls[title] = slices.Clone(callees)
+	}
+	for title, n := range stub.stack {
+		g.stack[title+ofStub] = n
+		g.file[title+ofStub] = stub.file[title]
+	}
+	for title, callees := range stub.calls {
+		for _, callee := range callees {
+			if _, ok := stub.stack[callee]; ok {
+				callee += ofStub
+			}
+			g.calls[title+ofStub] = append(g.calls[title+ofStub], callee)
+		}
+	}
+	for _, p := range stub.pointers {
+		g.pointers = append(g.pointers, indirect{p.caller + ofStub, p.field})
+	}
+	maps.Copy(g.sources, stub.sources)
+	services := map[string]string{}
+	for _, m := range offered.FindAllStringSubmatch(table, -1) {
+		services[m[1]] = m[2]
+	}
+	for _, p := range app.pointers {
+		if app.file[p.caller] != veneers {
+			g.pointers = append(g.pointers, p)
+			continue
+		}
+		title := services[p.field] + ofStub
+		if _, ok := g.stack[title]; !ok {
+			return nil, fmt.Errorf("%s calls %s, which no function of the stub stands for in the table of services", p.caller, p.field)
+		}
+		g.calls[p.caller] = append(g.calls[p.caller], title)
+	}
 	return g, nil
 }
 
@@ -131,7 +183,7 @@ func calledField(text, line, column string) (string, error) {
 // resolve adds the edges of calls through pointers: to functions assigned to a field of that name, and to those
 // that bear its name and are never called directly (an initialiser without designators). A shell that passes a call
 // on does not call itself: functions in the caller's file are left out.
-func (g *graph) resolve(pointers []indirect, sources map[string]string) {
+func (g *graph) resolve() {
 	targets := map[string][]string{}
 	direct := map[string]bool{}
 	for _, callees := range g.calls {
@@ -141,24 +193,24 @@ func (g *graph) resolve(pointers []indirect, sources map[string]string) {
 	}
 	add := func(field, function, file string) {
 		for title := range g.stack {
-			if g.file[title] == file && strings.TrimPrefix(title, file+":") == function {
+			if g.file[title] == file && name(title) == function {
 				targets[field] = append(targets[field], title)
 			}
 		}
 	}
-	for file, text := range sources {
+	for file, text := range g.sources {
 		for _, m := range assigned.FindAllStringSubmatch(text, -1) {
 			add(m[1], m[2], file)
 		}
 	}
-	for _, p := range pointers {
-		for title, file := range g.file {
-			if strings.TrimPrefix(title, file+":") == p.field && !direct[title] {
+	for _, p := range g.pointers {
+		for title := range g.file {
+			if name(title) == p.field && !direct[title] {
 				targets[p.field] = append(targets[p.field], title)
 			}
 		}
 	}
-	for _, p := range pointers {
+	for _, p := range g.pointers {
 		for _, t := range targets[p.field] {
 			if g.file[t] != g.file[p.caller] {
 				g.calls[p.caller] = append(g.calls[p.caller], t)
@@ -183,7 +235,7 @@ func (g *graph) deepest(roots ...string) (int, string, error) {
 		}
 	}
 	for i, title := range way {
-		way[i] = fmt.Sprintf("%s %d", strings.TrimPrefix(title, g.file[title]+":"), g.bytes(title))
+		way[i] = fmt.Sprintf("%s %d", title[strings.LastIndex(title, ":")+1:], g.bytes(title))
 	}
 	return best, strings.Join(way, " > "), nil
 }

@@ -4,6 +4,10 @@
 //
 //	size DIR ROOT
 //
+// The application runs over the services of the boot stub: its library calls the stub's SHA-256, P-256, AES, flash and
+// journal functions through a table, which the call graph follows. The same application is linked a second time with
+// a library that has these functions itself, as it must be without our stub.
+//
 // Peak stack is the longest path through the call graph. A call through a function pointer may reach every
 // function that the sources assign to the struct field of that name, and a recursion is an error. Functions of
 // the compiler's own libraries carry no stack report; each counts as [external] bytes.
@@ -49,7 +53,7 @@ func main() {
 func judge(gates []gate) (table string, ok bool) {
 	var b strings.Builder
 	ok = true
-	fmt.Fprintf(&b, "%-62s %8s %8s\n", "Cortex-M0+, gcc -Os, the objects of `make firmware`", "bytes", "target")
+	fmt.Fprintf(&b, "%-66s %8s %8s\n", "Cortex-M0+, gcc -Os, the objects of `make firmware`", "bytes", "target")
 	for _, g := range gates {
 		verdict := ""
 		switch {
@@ -65,7 +69,7 @@ func judge(gates []gate) (table string, ok bool) {
 		if g.target != 0 {
 			target = fmt.Sprint(g.target)
 		}
-		fmt.Fprintf(&b, "%-62s %8d %8s  %s\n", g.name, g.got, target, verdict)
+		fmt.Fprintf(&b, "%-66s %8d %8s  %s\n", g.name, g.got, target, verdict)
 	}
 	return b.String(), ok
 }
@@ -80,11 +84,22 @@ func measure(dir, root string) ([]gate, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
+	alone, err := readMap(filepath.Join(dir, "alone.map"))
+	if err != nil {
+		return nil, "", err
+	}
+	if n := boot.data(isLibrary); n != 0 {
+		return nil, "", fmt.Errorf("boot.map: %d bytes of static data in the stub's library: its services may have none, the RAM is the application's", n)
+	}
 	probe, err := readProbe(filepath.Join(dir, "probe.txt"))
 	if err != nil {
 		return nil, "", err
 	}
-	appGraph, err := readGraph(filepath.Join(dir, "app"), root, app)
+	appOnly, err := readGraph(filepath.Join(dir, "app"), root, app)
+	if err != nil {
+		return nil, "", err
+	}
+	aloneGraph, err := readGraph(filepath.Join(dir, "app"), root, alone)
 	if err != nil {
 		return nil, "", err
 	}
@@ -92,12 +107,27 @@ func measure(dir, root string) ([]gate, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
+	table, err := os.ReadFile(filepath.Join(root, services, "sow_services_stub.c"))
+	if err != nil {
+		return nil, "", err
+	}
+	appGraph, err := overStub(appOnly, bootGraph, services+"/sow_services_app.c", string(table))
+	if err != nil {
+		return nil, "", err
+	}
+	for _, g := range []*graph{appGraph, aloneGraph, bootGraph} {
+		g.resolve()
+	}
 
-	// The library as the application links it.
 	library, patch, runtime := app.code(isLibrary), app.code(isPatch), app.code(isRuntime)
 	stub, stubBoard := boot.code(func(o string) bool { return isLibrary(o) || isRuntime(o) }), boot.code(isBoard)
 
-	stack, path, err := appGraph.deepest("sow_open", "sow_downlink", "sow_poll", "sow_uplink", "sow_joined", "sow_self_test")
+	calls := []string{"sow_open", "sow_downlink", "sow_poll", "sow_uplink", "sow_joined", "sow_self_test"}
+	stack, path, err := appGraph.deepest(calls...)
+	if err != nil {
+		return nil, "", err
+	}
+	aloneStack, _, err := aloneGraph.deepest(calls...)
 	if err != nil {
 		return nil, "", err
 	}
@@ -120,13 +150,17 @@ func measure(dir, root string) ([]gate, string, error) {
 	whole := func(arena string) int { return probe["struct_sow"] + probe[arena] + stack }
 	decoder := func(arena string) int { return probe["struct_sow_core"] + probe[arena] }
 	gates := []gate{
-		{"library without the patch decoder: .text + .rodata", library, limits.library.target, limits.library.limit},
+		{"library without patch decoder, crypto, flash, journal in our stub", library, limits.library.target, limits.library.limit},
 		{"  and of the compiler's libraries, linked with it", runtime, 0, 0},
 		{"  patch decoder", patch, 0, 0},
-		{"own boot stub without board and flash driver, linked", stub, limits.stub.target, limits.stub.limit},
+		{"own boot stub with these services, without board and flash driver", stub, limits.stub.target, limits.stub.limit},
+		{"  of that for the services alone: their table, AES", boot.code(isForServices), 0, 0},
 		{"  board, flash driver and console of the example", stubBoard, 0, 0},
-		{"own boot stub: static data + peak stack", boot.data() + bootStack, limits.stubRAM.target, limits.stubRAM.limit},
-		{"  static data", boot.data(), 0, 0},
+		{"  this library and this boot stub together", library + stub, limits.both.target, limits.both.limit},
+		{"library without patch decoder, stand-alone: all of that its own", alone.code(isLibrary), limits.alone.target, limits.alone.limit},
+		{"  and of the compiler's libraries, linked with it", alone.code(isRuntime), 0, 0},
+		{"own boot stub: static data + peak stack", boot.data(all) + bootStack, limits.stubRAM.target, limits.stubRAM.limit},
+		{"  static data", boot.data(all), 0, 0},
 		{"decoder RAM, M=300 S=48: context + arena", decoder("arena_300_48"), 0, 0},
 		{"decoder RAM, M=1000 S=48", decoder("arena_1000_48"), 0, 0},
 		{"decoder RAM, M=1000 S=232", decoder("arena_1000_232"), limits.ram1000.target, limits.ram1000.limit},
@@ -134,6 +168,7 @@ func measure(dir, root string) ([]gate, string, error) {
 		{"  struct sow_core", probe["struct_sow_core"], 0, 0},
 		{"  struct sow, with its core", probe["struct_sow"], 0, 0},
 		{"peak stack of the library, flash driver and port included", stack, limits.stack.target, limits.stack.limit},
+		{"  of the stand-alone library", aloneStack, limits.stack.target, limits.stack.limit},
 		{"  of receiving fragments", core, 0, 0},
 		{"  of the patch decoder", patching, 0, 0},
 		{"  of the example application, from its reset on", mainStack, 0, 0},
@@ -141,19 +176,29 @@ func measure(dir, root string) ([]gate, string, error) {
 		{"whole update, patch of 8 KiB", whole("arena_patch_8"), limits.patch8.target, limits.patch8.limit},
 		{"whole update, patch of 16 KiB", whole("arena_patch_16"), limits.patch16.target, limits.patch16.limit},
 	}
-	notes := fmt.Sprintf("library by file: %s\nstub by file: %s\ndeepest, library: %s\ndeepest, example application: %s\ndeepest, boot stub: %s\n",
-		app.byFile(isLibrary), boot.byFile(isLibrary), path, mainPath, bootPath)
+	notes := fmt.Sprintf("library by file: %s\nstub by file: %s\nlibrary stand-alone by file: %s\ndeepest, library: %s\ndeepest, example application: %s\ndeepest, boot stub: %s\n",
+		app.byFile(isLibrary), boot.byFile(isLibrary), alone.byFile(isLibrary), path, mainPath, bootPath)
 	return gates, notes, nil
 }
 
+const services = "firmware-stub/services"
+
 // Kinds of object, by the path of the source.
+
+func all(string) bool { return true }
 
 func isPatch(o string) bool {
 	return strings.Contains(o, "/src/sow_patch")
 }
 
 func isLibrary(o string) bool {
-	return (strings.Contains(o, "/firmware-stub/src/") || strings.Contains(o, "/firmware-stub/boot/")) && !isPatch(o)
+	return (strings.Contains(o, "/firmware-stub/src/") || strings.Contains(o, "/firmware-stub/boot/") ||
+		strings.Contains(o, "/"+services+"/")) && !isPatch(o)
+}
+
+// isForServices is true of what a boot stub without services does not link.
+func isForServices(o string) bool {
+	return strings.Contains(o, "/"+services+"/") || strings.HasSuffix(o, "/sow_aes.o")
 }
 
 func isRuntime(o string) bool {

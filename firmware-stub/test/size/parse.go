@@ -73,7 +73,7 @@ func (l linked) code(kind func(string) bool) int {
 	n := 0
 	for _, c := range l {
 		if kind(c.object) && (strings.HasPrefix(c.section, ".text") || strings.HasPrefix(c.section, ".rodata") ||
-			strings.HasPrefix(c.section, ".data") || c.section == ".vectors" || c.section == ".app_info") {
+			strings.HasPrefix(c.section, ".data") || c.section == ".vectors" || c.section == ".services" || c.section == ".app_info") {
 			n += c.size
 		}
 	}
@@ -111,10 +111,13 @@ func (l linked) functions(object string) map[string]bool {
 	return set
 }
 
-// data is the number of bytes of static RAM, of all objects.
-func (l linked) data() int {
+// data is the number of bytes of static RAM of the objects of a kind.
+func (l linked) data(kind func(string) bool) int {
 	n := 0
 	for _, c := range l {
+		if !kind(c.object) {
+			continue
+		}
 		if strings.HasPrefix(c.section, ".data") || strings.HasPrefix(c.section, ".bss") || c.section == "COMMON" {
 			n += c.size
 		}

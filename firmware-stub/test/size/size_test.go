@@ -60,7 +60,11 @@ func testGraph(t *testing.T, extra map[string]string) (*graph, error) {
 		{".text.top", object("lib.o"), 20}, {".text.leaf", object("lib.o"), 20},
 		{".text.inner_read", object("shell.o"), 20}, {".text.flash_read", object("board.o"), 20},
 	}
-	return readGraph(filepath.Join(dir, "app"), dir, kept)
+	g, err := readGraph(filepath.Join(dir, "app"), dir, kept)
+	if err == nil {
+		g.resolve()
+	}
+	return g, err
 }
 
 func TestDeepest(t *testing.T) {
@@ -99,6 +103,60 @@ func TestGraphErrors(t *testing.T) {
 	}
 }
 
+// An application whose hash is a call of the stub's, which calls a port of the application back. The object of its own
+// hash was compiled, too, and not linked; the work of the stub's is in a header.
+const (
+	veneersC = "void hash(int n)\n{\n    services.hash_it(n);\n}\n"
+	veneerCI = `node: { title: "hash" label: "hash\nveneers.c:1:6\n8 bytes (static)" }
+edge: { sourcename: "hash" targetname: "__indirect_call" label: "veneers.c:3:5" }
+node: { title: "user" label: "user\nveneers.c:9:6\n16 bytes (static)" }
+edge: { sourcename: "user" targetname: "hash" label: "veneers.c:9:9" }
+`
+	hashC  = "void hash(int n)\n{\n    work(n);\n}\n"
+	hashCI = `node: { title: "hash" label: "hash\nhash.c:1:6\n200 bytes (static)" }
+edge: { sourcename: "hash" targetname: "hash.c:work" label: "hash.c:3:5" }
+node: { title: "hash.c:work" label: "work\nwork.h:1:13\n50 bytes (static)" }
+edge: { sourcename: "hash.c:work" targetname: "__indirect_call" label: "work.h:3:5" }
+`
+	workH = "static void work(int n)\n{\n    p->read(n);\n}\n"
+	table = "struct services table = {\n    .magic = 1,\n    .hash_it = sow_hash,\n};\n"
+)
+
+func TestOverStub(t *testing.T) {
+	// In the table the functions are the library's: sow_.
+	sow := func(text string) string { return strings.ReplaceAll(text, `"hash`, `"sow_hash`) }
+	dir := write(t, map[string]string{
+		"veneers.c": veneersC, "hash.c": hashC, "board.c": boardC, "work.h": workH,
+		"app/veneers.ci": veneerCI, "app/hash.ci": hashCI, "app/board.ci": boardCI,
+		"boot/hash.ci": strings.ReplaceAll(sow(hashCI), `sow_hash.c:work`, `hash.c:work`),
+	})
+	app, err := readGraph(filepath.Join(dir, "app"), dir, linked{
+		{".text.hash", filepath.Join(dir, "app/veneers.o"), 16}, {".text.user", filepath.Join(dir, "app/veneers.o"), 16},
+		{".text.flash_read", filepath.Join(dir, "app/board.o"), 20},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stub, err := readGraph(filepath.Join(dir, "boot"), dir, linked{
+		{".text.sow_hash", filepath.Join(dir, "boot/hash.o"), 20}, {".text.work", filepath.Join(dir, "boot/hash.o"), 20},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := overStub(app, stub, "veneers.c", table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.resolve()
+	n, way, err := g.deepest("user")
+	if err != nil || n != 16+8+200+50+100 || way != "user 16 > hash 8 > sow_hash@stub 200 > work@stub 50 > flash_read 100" {
+		t.Errorf("%d by %q, %v", n, way, err)
+	}
+	if _, err := overStub(app, stub, "veneers.c", strings.Replace(table, "hash_it", "hash_of", 1)); err == nil || !strings.Contains(err.Error(), "hash calls hash_it, which no function of the stub") {
+		t.Errorf("a service that the table does not have: %v", err)
+	}
+}
+
 const mapText = `Discarded input sections
 
  .text.dropped
@@ -127,7 +185,7 @@ func TestReadMap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if lib, run, board, data := l.code(isLibrary), l.code(isRuntime), l.code(isBoard), l.data(); lib != 0x94 || run != 0x20 || board != 7 || data != 0x30 {
+	if lib, run, board, data := l.code(isLibrary), l.code(isRuntime), l.code(isBoard), l.data(all); lib != 0x94 || run != 0x20 || board != 7 || data != 0x30 {
 		t.Errorf("library %#x, runtime %#x, board %#x, data %#x", lib, run, board, data)
 	}
 	if _, err := readMap(filepath.Join(dir, "bad")); err == nil {

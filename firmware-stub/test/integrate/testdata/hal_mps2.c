@@ -81,7 +81,7 @@ void hal_print(const char *text, int number)
 void hal_jump(uint32_t vectors)
 {
     hal_print("jump", (int)vectors);
-    stop();
+    mps2_jump(vectors);
 }
 
 int hal_radio_wait(uint32_t until, uint8_t *port, uint8_t *group, uint8_t *data, int size)

@@ -10,6 +10,7 @@ package cpkg
 #include <stdlib.h>
 
 #include "harness.h"
+#include "sow_services.h"
 
 static struct harness dev;
 static struct harness *device(void) { return &dev; }
@@ -128,6 +129,12 @@ func SetResults(session, install, open int) {
 	C.fake.session_result, C.fake.install_result, C.fake.open_result = C.int(session), C.int(install), C.int(open)
 }
 
+// NoServices is SOW_NO_SERVICES.
+const NoServices = C.SOW_NO_SERVICES
+
+// SetServices sets what sow_services_check returns.
+func SetServices(result int) { C.fake.services_result = C.int(result) }
+
 // StopWith makes sow_core_work stop with a cause, at once or when the block is complete; 0: no more.
 func StopWith(cause uint8, atOnce bool) {
 	C.fake.stop_cause, C.fake.stop_at_once = C.uint8_t(cause), flag(atOnce)
@@ -136,6 +143,7 @@ func StopWith(cause uint8, atOnce bool) {
 // Counts are calls that the packages made.
 type Counts struct {
 	Sessions, Fragments, Installs, Confirms, Rejects, Reboots int
+	Asked                                                     int // of slot A and the boot region
 	RejectCause                                               uint8
 	LastN                                                     uint16
 	GPS                                                       uint32
@@ -146,7 +154,7 @@ func Counted() Counts {
 	f := &C.fake
 	return Counts{
 		Sessions: int(f.sessions), Fragments: int(f.fragments), Installs: int(f.installs),
-		Confirms: int(f.confirms), Rejects: int(f.rejects), Reboots: int(C.device().reboots),
+		Confirms: int(f.confirms), Rejects: int(f.rejects), Reboots: int(C.device().reboots), Asked: int(f.asked),
 		RejectCause: uint8(f.reject_cause), LastN: uint16(f.last_n), GPS: uint32(f.gps),
 	}
 }

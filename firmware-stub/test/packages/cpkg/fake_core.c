@@ -3,10 +3,13 @@
 #include <string.h>
 
 #include "sow_packages.h"
+#include "sow_services.h"
 
 struct fake_core fake;
 
 static int8_t stage[4]; /* of a complete block: slices of work done */
+
+int sow_services_check(void) { return fake.services_result; }
 
 int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena, uint32_t arena_size)
 {
@@ -143,6 +146,7 @@ int sow_core_kv_put(struct sow_core *c, uint8_t key, uint32_t value)
 int sow_boot_read(const struct sow_config *cfg, struct sow_boot_status *out)
 {
     (void)cfg;
+    fake.asked++;
     *out = fake.boot;
     return SOW_OK;
 }
@@ -167,6 +171,7 @@ int sow_image_header(const struct sow_config *cfg, const struct sow_region *slot
                      uint32_t *entry)
 {
     (void)cfg, (void)slot, (void)size, (void)entry;
+    fake.asked++;
     *version = fake.version;
     return SOW_OK;
 }

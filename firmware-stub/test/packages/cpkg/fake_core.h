@@ -14,9 +14,10 @@ struct fake_core {
     uint32_t kv[16];
     uint8_t kv_set[16];
     uint32_t gps;
-    int open_result, session_result, install_result;
+    int open_result, session_result, install_result, services_result;
     uint8_t stop_cause;   /* sow_core_work stops with it */
     uint8_t stop_at_once; /* ... before the block is complete */
+    int asked; /* of slot A and the boot region */
     int sessions, fragments, works, installs, confirms, rejects;
     uint8_t reject_cause;
     uint16_t last_n;

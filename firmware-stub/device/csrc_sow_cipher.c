@@ -1,0 +1,2 @@
+/* Compiled by cgo with this package. */
+#include "../src/sow_cipher.c"

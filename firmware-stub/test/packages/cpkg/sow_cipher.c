@@ -1,0 +1,1 @@
+../../../src/sow_cipher.c

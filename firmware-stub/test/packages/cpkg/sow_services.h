@@ -1,0 +1,1 @@
+../../../include/sow_services.h
