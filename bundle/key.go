@@ -18,6 +18,7 @@ var ErrKey = errors.New("bundle: not an ECDSA P-256 key")
 const (
 	typePrivate = "PRIVATE KEY"    // PKCS #8
 	typeSEC1    = "EC PRIVATE KEY" // read only
+	typeParams  = "EC PARAMETERS"  // the curve, which openssl ecparam writes in front of the key
 	typePublic  = "PUBLIC KEY"     // PKIX
 )
 
@@ -73,7 +74,10 @@ func encodeKey(keyID uint8, block *pem.Block) []byte {
 // ParsePrivateKey reads a signing key from PKCS #8 or SEC 1 PEM. The error is [ErrEncrypted] for a key that
 // [DecryptPrivateKey] reads.
 func ParsePrivateKey(text []byte) (*ecdsa.PrivateKey, error) {
-	block, _ := pem.Decode(text)
+	block, rest := pem.Decode(text)
+	if block != nil && block.Type == typeParams {
+		block, _ = pem.Decode(rest)
+	}
 	if block == nil {
 		return nil, fmt.Errorf("%w: no PEM block", ErrKey)
 	}

@@ -2,6 +2,7 @@ package bundle_test
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -46,6 +47,28 @@ func TestKeys(t *testing.T) {
 		if id := bundle.KeyID([]byte(text)); id != 0 {
 			t.Errorf("%q names key id %d", text, id)
 		}
+	}
+}
+
+// The key as openssl ecparam -genkey writes it: the name of the curve, then SEC 1.
+func TestSEC1Key(t *testing.T) {
+	k := key(t)
+	der, err := x509.MarshalECPrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sec1 := pemText("EC PRIVATE KEY", der)
+	params := pemText("EC PARAMETERS", []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07})
+	for name, text := range map[string][]byte{"alone": sec1, "behind its curve": append(params, sec1...)} {
+		if got, err := bundle.ParsePrivateKey(text); err != nil || !got.Equal(k) {
+			t.Errorf("%s: private key: %v", name, err)
+		}
+		if got, err := bundle.ParsePublicKey(text); err != nil || !got.Equal(&k.PublicKey) {
+			t.Errorf("%s: public key: %v", name, err)
+		}
+	}
+	if _, err := bundle.ParsePrivateKey(params); !errors.Is(err, bundle.ErrKey) {
+		t.Errorf("the curve alone: %v, want %v", err, bundle.ErrKey)
 	}
 }
 

@@ -92,14 +92,18 @@ func maskAddresses(d []byte, base uint32) []byte {
 
 // alignState is the cheapest way to arrive at a halfword while copying with a shift, or with none.
 type alignState struct {
-	shift int32
-	cost  int32
-	node  int32 // where this way began
-	last  int32 // shift of the latest segment
+	alignNode
+	cost int32
+	last int32 // shift of the latest segment
+	node int32 // alignNode among the nodes, or -1 while no other way goes through it
 }
 
-// alignNode is the start of a stretch with one shift on the way to a state.
+// alignNode is the start of a stretch with one shift; prev is the node before it, or -1.
 type alignNode struct{ start, shift, prev int32 }
+
+func newState(start, shift, prev, cost, last int32) alignState {
+	return alignState{alignNode{start, shift, prev}, cost, last, -1}
+}
 
 type alignment struct {
 	*aligner
@@ -112,13 +116,12 @@ type alignment struct {
 // cost of one segment, both in 1/16 bit.
 func (a *aligner) align(literal []int32, change int) []segment {
 	d := &alignment{aligner: a, change: int32(change)}
-	d.nodes = append(d.nodes, alignNode{0, noShift, -1})
-	d.states = append(d.states, alignState{shift: noShift})
+	d.states = append(d.states, newState(0, noShift, -1, 0, 0))
 	if a.old > 0 {
 		d.enter(0, 0)
 	}
 	for i := 0; i < len(a.new); i += 2 {
-		if b := d.best(); b.shift == noShift || d.agree(i, i+int(b.shift), alignEnough) < alignEnough {
+		if b := d.states[d.best()]; b.shift == noShift || d.agree(i, i+int(b.shift), alignEnough) < alignEnough {
 			d.seed(i)
 		}
 		d.relax(i)
@@ -141,14 +144,15 @@ func (a *aligner) align(literal []int32, change int) []segment {
 			}
 		}
 	}
-	return d.trace(int(d.best().node))
+	return d.trace(int(d.node(d.best())))
 }
 
-func (d *alignment) best() *alignState {
-	b := &d.states[0]
+// best returns the index of the cheapest state.
+func (d *alignment) best() int {
+	b := 0
 	for k := range d.states {
-		if d.states[k].cost < b.cost {
-			b = &d.states[k]
+		if d.states[k].cost < d.states[b].cost {
+			b = k
 		}
 	}
 	return b
@@ -249,7 +253,7 @@ func (d *alignment) enter(i int, shift int32) {
 	if from < 0 || have >= 0 && d.states[have].cost <= cost {
 		return
 	}
-	s := alignState{shift, cost, d.node(i, shift, from), shift}
+	s := newState(int32(i), shift, d.node(from), cost, shift)
 	switch {
 	case have >= 0:
 		d.states[have] = s
@@ -268,19 +272,19 @@ func (d *alignment) enter(i int, shift int32) {
 	}
 }
 
-func (d *alignment) node(i int, shift int32, from int) int32 {
-	d.nodes = append(d.nodes, alignNode{int32(i), shift, d.states[from].node})
-	return int32(len(d.nodes) - 1)
+// node returns the node of state k.
+func (d *alignment) node(k int) int32 {
+	s := &d.states[k]
+	if s.node < 0 {
+		s.node = int32(len(d.nodes))
+		d.nodes = append(d.nodes, s.alignNode)
+	}
+	return s.node
 }
 
 // relax lets every state be reached from the best one.
 func (d *alignment) relax(i int) {
-	b := 0
-	for k := range d.states {
-		if d.states[k].cost < d.states[b].cost {
-			b = k
-		}
-	}
+	b := d.best()
 	from := d.states[b]
 	for k := range d.states {
 		s := &d.states[k]
@@ -292,7 +296,7 @@ func (d *alignment) relax(i int) {
 			cost, last = d.switchTo(&from, s.shift), s.shift
 		}
 		if cost < s.cost {
-			s.cost, s.last, s.node = cost, last, d.node(i, s.shift, b)
+			*s = newState(int32(i), s.shift, d.node(b), cost, last)
 		}
 	}
 }

@@ -1,6 +1,9 @@
 package delta
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // class is what is known of a halfword before it is decoded; a context of every model.
 type class uint8
@@ -95,6 +98,7 @@ type codec struct {
 		key, value uint32 // old, and new as predicted
 	}
 
+	most  uint64 // cycles after which run gives up; 0: never
 	trace *trace // may be nil
 }
 
@@ -127,6 +131,9 @@ func newCodec(p Params, old, new []byte, rc *coder) *codec {
 	c.pending.at, c.lesson.at = -1, -1
 	return c
 }
+
+// errCycles is what run gives up with.
+var errCycles = errors.New("it takes a device too long")
 
 // source returns the halfword at offset o of the old image followed by the new one.
 func (c *codec) source(o int) uint32 {
@@ -281,6 +288,9 @@ func (c *codec) run(segs []segment, limit int) error {
 		}
 		if c.rc.overrun() {
 			return fmt.Errorf("%w: truncated, %d bytes end before byte %d of the image", ErrStream, len(c.rc.buf), n)
+		}
+		if c.most != 0 && c.cycles() > c.most {
+			return fmt.Errorf("%w: %w: more than %d cycles at byte %d of the image", ErrStream, errCycles, c.most, n)
 		}
 		c.new[n], c.new[n+1] = byte(v), byte(v>>8)
 		if c.thumb {

@@ -23,7 +23,7 @@ var (
 	ErrStream = errors.New("delta: corrupt stream")
 	// ErrBase is returned when the old image is not the one the patch was made for.
 	ErrBase = errors.New("delta: wrong base image")
-	// ErrBudget is returned when no patch fits the memory or cycle budget.
+	// ErrBudget is returned when the device has not even the 256 bytes of memory that profile 0 takes.
 	ErrBudget = errors.New("delta: budget too small")
 )
 
@@ -70,7 +70,7 @@ type Options struct {
 	Map      Map                   // place of the segment map
 	MapBytes uint32                // most flash scratch the device can lend; 0 means no limit
 	LinkBase *uint32               // nil: inferred from the images
-	Cycles   uint64                // most Cortex-M4 cycles the device may spend; 0 means DefaultCycles or, for large patches, more
+	Cycles   uint64                // most Cortex-M4 cycles the device may spend, MaxCycles at most; 0 means DefaultCycles or, for large patches, more
 	Progress func(done, total int) // called now and then with steps of work; may be nil
 }
 
@@ -98,7 +98,9 @@ func (p Params) Validate() error {
 }
 
 // Encode returns the smallest patch it finds that turns old into new on the device that o
-// describes. The patch has been decoded and compared with new before Encode returns.
+// describes: the new image itself, profile 0, if nothing smaller fits its memory and cycles. The
+// patch has been decoded and compared with new before Encode returns. A megabyte of new image takes
+// up to 10 s and 80 MB.
 func Encode(old, new []byte, o Options) (Params, []byte, error) {
 	if len(old) > MaxImage {
 		return Params{}, nil, fmt.Errorf("%w: old image of %d bytes, at most %d", ErrParams, len(old), MaxImage)
@@ -155,7 +157,8 @@ func Encode(old, new []byte, o Options) (Params, []byte, error) {
 }
 
 // Decode returns the new image. Errors wrap ErrParams, ErrBase or ErrStream. A damaged stream
-// that still decodes gives a wrong image: compare its digest with the one in the manifest.
+// that still decodes gives a wrong image: compare its digest with the one in the manifest. A stream
+// that would take a device more than [MaxCycles] is refused, so that none takes long here.
 func Decode(p Params, old, stream []byte) ([]byte, error) {
 	if err := p.check(old); err != nil {
 		return nil, err
@@ -187,7 +190,7 @@ func (p Params) check(old []byte) error {
 // decode runs the decoder of a profile that has a model; t may be nil. The caller has checked p.
 func decode(p Params, old, stream []byte, t *trace) (*codec, error) {
 	c := newCodec(p, old, make([]byte, (p.NewSize+1)&^1), newDecoder(stream))
-	c.trace = t
+	c.trace, c.most = t, MaxCycles
 	limit := int(p.ScratchBytes) / mapEntry
 	if k := p.Options & optionCapacity >> capacityShift; k != 0 {
 		limit = mapStep * int(k)

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"testing"
+
+	"github.com/sower-fuota/sower/delta/internal/sample"
 )
 
 // pair returns the k-th generated pair: code-like old content and a new image made from it.
@@ -238,5 +241,42 @@ func TestFile(t *testing.T) {
 		if _, err := ParseFile(b[:i]); !errors.Is(err, ErrFile) {
 			t.Errorf("%d of %d bytes: %v, want ErrFile", i, len(b), err)
 		}
+	}
+}
+
+// A hostile stream of a few bytes may say the likeliest thing for megabytes, at the highest price.
+func TestDecodeGivesUp(t *testing.T) {
+	hostile := bytes.Repeat([]byte{0xff}, 100)
+	p := Params{Profile: profile16, Options: optionWindow, NewSize: MaxImage}
+	c := newCodec(p, nil, make([]byte, p.NewSize), newDecoder(hostile))
+	const most = 1150*MaxImage/2 + 1e8 // every halfword at the least, and a little
+	c.most = most
+	if err := c.run(nil, 0); !errors.Is(err, ErrStream) || !errors.Is(err, errCycles) || c.cycles() > most*11/10 {
+		t.Errorf("%v after %d cycles, want %v after %d", err, c.cycles(), errCycles, uint64(most))
+	}
+	if os.Getenv("SOWER_PROOF") == "" {
+		return
+	}
+	if _, err := Decode(p, nil, bytes.Repeat(hostile, 50)); !errors.Is(err, errCycles) {
+		t.Errorf("%v, want %v", err, errCycles)
+	}
+}
+
+// The alignment keeps the ways that others go through, not every step of every way: an image of 8 MiB, the largest,
+// shall not take gigabytes.
+func TestAlignmentMemory(t *testing.T) {
+	old, new := sample.Pair(1, 400, 300)
+	new = pad(new)
+	a := newAligner(old, new, sample.Base, true, false)
+	literal := make([]int32, len(new)/2)
+	for i := range literal {
+		literal[i] = 200
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	segs := a.align(literal, segmentCost)
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / uint64(len(new)); each > 32 || len(segs) < 20 {
+		t.Errorf("%d segments by %d bytes of memory for each byte of the image, want at most 32", len(segs), each)
 	}
 }

@@ -2,6 +2,7 @@ package delta
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 )
 
@@ -15,6 +16,9 @@ const (
 	DefaultCycles = 15 * 80_000_000
 	cyclesPerByte = 75_000
 )
+
+// MaxCycles is the most that a patch may take a Cortex-M4: 14 minutes at 80 MHz.
+const MaxCycles = 1 << 36
 
 // defaultWindow is the scan window tried first, as a value of optionWindow.
 const defaultWindow = 4
@@ -83,7 +87,7 @@ func (s *search) step() {
 // budget is the cycles a device may spend on a stream of n bytes.
 func (s *search) budget(n int) uint64 {
 	if s.o.Cycles != 0 {
-		return s.o.Cycles
+		return min(s.o.Cycles, MaxCycles)
 	}
 	return min(max(DefaultCycles, uint64(n)*cyclesPerByte), 4*DefaultCycles)
 }
@@ -94,7 +98,9 @@ func (s *search) try(p Params, segs []segment) (fits bool, err error) {
 	for w, step := defaultWindow, 0; w >= 0 && w <= optionWindow; w += step {
 		p.Options = p.Options&^optionWindow | uint8(w)
 		c := newCodec(p, s.old, bytes.Clone(s.new), newEncoder())
-		if err := c.run(segs, 1<<30); err != nil {
+		c.most = s.budget(MaxImage) // for no stream there is more
+		err := c.run(segs, 1<<30)
+		if err != nil && !errors.Is(err, errCycles) {
 			return false, err
 		}
 		stream := c.rc.finish()

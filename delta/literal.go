@@ -1,6 +1,9 @@
 package delta
 
-import "math/bits"
+import (
+	"bytes"
+	"math/bits"
+)
 
 // The literal model codes a halfword that was not, or not correctly, predicted, one byte after
 // the other: in Thumb code the high byte (the opcode) first, otherwise in memory order. It has no
@@ -122,27 +125,43 @@ func (c *codec) scanBlock(img []byte, low, step, at int, key byte) bool {
 		return true
 	}
 	l.work.Scanned += uint64((high-low)/size + 1)
-	j := low
-	if step < 0 {
-		j = high
+	// bytes.IndexByte looks at many bytes at a time, but only goes forwards.
+	block := img[low+at : high+at+1]
+	var found [scanBlock]uint8 // halfwords with key, from low
+	n := 0
+	for i := 0; i < len(block); i++ {
+		k := bytes.IndexByte(block[i:], key)
+		if k < 0 {
+			break
+		}
+		if i += k; i&(size-1) == 0 {
+			found[n] = uint8(i)
+			n++
+		}
 	}
-	for ; low <= j && j <= high; j += step {
-		if img[j+at] != key {
-			continue
+	for k := range n {
+		if step < 0 {
+			k = n - 1 - k
 		}
-		e := candidate{value: uint16(l.swap(half(img, j))), input: inFollower}
-		if at < 0 {
-			e.input = inByte
-			for e.match < matchMax && j >= 2*int(e.match)+2 && half(img, j-2*int(e.match)-2) == c.last[e.match] {
-				e.match++
-			}
-		}
-		l.list = append(l.list, e)
-		if len(l.list) == l.full {
+		if !c.add(img, low+int(found[k]), at) {
 			return false
 		}
 	}
 	return true
+}
+
+// add enters the halfword of img at j into the list and reports whether there is room for more.
+func (c *codec) add(img []byte, j, at int) bool {
+	l := &c.literal
+	e := candidate{value: uint16(l.swap(half(img, j))), input: inFollower}
+	if at < 0 {
+		e.input = inByte
+		for e.match < matchMax && j >= 2*int(e.match)+2 && half(img, j-2*int(e.match)-2) == c.last[e.match] {
+			e.match++
+		}
+	}
+	l.list = append(l.list, e)
+	return len(l.list) < l.full
 }
 
 // codeLiteral codes halfword v at new offset n; o is the source offset it would have were the last

@@ -13,6 +13,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 //go:generate go run ./internal/gen
@@ -63,14 +65,8 @@ func (c Cause) Meaning() string { return causes[c].meaning }
 // Remedy says what an operator can do about it; it is empty for an unknown code.
 func (c Cause) Remedy() string { return causes[c].remedy }
 
-// Causes returns every registered cause.
-func Causes() []Cause {
-	out := make([]Cause, 0, len(causes))
-	for c := range causes {
-		out = append(out, c)
-	}
-	return out
-}
+// Causes returns every registered cause, by code.
+func Causes() []Cause { return slices.Sorted(maps.Keys(causes)) }
 
 // Report is the uplink of the package. Integers are little endian.
 //

@@ -3,6 +3,7 @@ package diag_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/sower-fuota/sower/applayer/diag"
@@ -34,6 +35,9 @@ func TestReport(t *testing.T) {
 
 // Every cause that an operator can meet says what happened and what to do.
 func TestCausesAreExplained(t *testing.T) {
+	if !slices.IsSorted(diag.Causes()) {
+		t.Error("the causes are not in the order of their codes")
+	}
 	for _, c := range diag.Causes() {
 		if c.Meaning() == "" || c.Remedy() == "" {
 			t.Errorf("%s is not explained", c)

@@ -405,26 +405,7 @@ func AppendCommand(dst []byte, v applayer.Version, cmd Command) ([]byte, error) 
 
 // ParseCommand reads the first command of b and returns the bytes after it.
 func ParseCommand(v applayer.Version, dir applayer.Direction, b []byte) (cmd Command, rest []byte, err error) {
-	if err := wire.Version(applayer.McSetup, v, applayer.V2); err != nil {
-		return nil, nil, err
-	}
-	cid, p, err := wire.Split(b)
-	if err != nil {
-		return nil, nil, err
-	}
-	var n int
-	switch dir {
-	case applayer.Downlink:
-		cmd, n, err = parseDownlink(v, cid, p)
-	case applayer.Uplink:
-		cmd, n, err = parseUplink(v, cid, p)
-	default:
-		err = wire.Unknown(applayer.McSetup, v, dir, cid)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	return cmd, p[n:], nil
+	return wire.ParseCommand(applayer.McSetup, applayer.V2, v, dir, b, parseDownlink, parseUplink)
 }
 
 // Parse reads a whole message. On an error it returns the commands before it.

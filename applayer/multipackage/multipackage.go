@@ -190,26 +190,7 @@ func AppendCommand(dst []byte, v applayer.Version, cmd Command) ([]byte, error) 
 // ParseCommand reads the first command of b, which must not include the CommandToken, and returns
 // the bytes after it. A [MultiPackBufferFrag] takes all of b; v must be [applayer.V1].
 func ParseCommand(v applayer.Version, dir applayer.Direction, b []byte) (cmd Command, rest []byte, err error) {
-	if err := wire.Version(applayer.MultiPackage, v, applayer.V1); err != nil {
-		return nil, nil, err
-	}
-	cid, p, err := wire.Split(b)
-	if err != nil {
-		return nil, nil, err
-	}
-	var n int
-	switch dir {
-	case applayer.Downlink:
-		cmd, n, err = parseDownlink(v, cid, p)
-	case applayer.Uplink:
-		cmd, n, err = parseUplink(v, cid, p)
-	default:
-		err = wire.Unknown(applayer.MultiPackage, v, dir, cid)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	return cmd, p[n:], nil
+	return wire.ParseCommand(applayer.MultiPackage, applayer.V1, v, dir, b, parseDownlink, parseUplink)
 }
 
 // Parse reads commands of this package up to the end of b, which must not include the

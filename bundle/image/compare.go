@@ -70,6 +70,10 @@ type function struct {
 	masked []byte
 }
 
+// maxAliases bounds the work on functions that share their code, as weak handlers do: their sizes may add up
+// to so many times the file.
+const maxAliases = 4
+
 // functions reads the function symbols of an ELF file. Static functions of one name are numbered in the order
 // of the symbol table.
 func functions(file []byte) (map[string]function, error) {
@@ -86,6 +90,7 @@ func functions(file []byte) (map[string]function, error) {
 	}
 	out := map[string]function{}
 	seen := map[string]int{}
+	left := maxAliases * uint64(len(file))
 	for _, s := range symbols {
 		if elf.ST_TYPE(s.Info) != elf.STT_FUNC || s.Size == 0 || int(s.Section) >= len(f.Sections) {
 			continue
@@ -97,6 +102,10 @@ func functions(file []byte) (map[string]function, error) {
 			sec.Offset > end || sec.FileSize > end-sec.Offset {
 			return nil, fmt.Errorf("%w: function %s lies outside its section", ErrFormat, s.Name)
 		}
+		if s.Size > left {
+			return nil, fmt.Errorf("%w: its functions overlap: together they are more than %d times the file", ErrFormat, maxAliases)
+		}
+		left -= s.Size
 		code := file[sec.Offset+addr-sec.Addr:][:s.Size]
 		name := s.Name
 		if seen[s.Name]++; seen[s.Name] > 1 {

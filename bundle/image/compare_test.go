@@ -3,6 +3,7 @@ package image_test
 import (
 	"bytes"
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
@@ -51,5 +52,35 @@ func TestCompareELF(t *testing.T) {
 		if _, err := image.CompareELF(old, tt.file); !errors.Is(err, image.ErrFormat) || !strings.Contains(err.Error(), tt.say) || !strings.HasPrefix(err.Error(), "new ELF file") {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.say)
 		}
+	}
+}
+
+// Functions may share their code, but not so that a small file stands for gigabytes.
+func TestCompareELFBomb(t *testing.T) {
+	file := read(t, "old.elf")
+	f, err := elf.NewFile(bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, table := f.Section(".text"), slices.IndexFunc(f.Sections, func(s *elf.Section) bool { return s.Type == elf.SHT_SYMTAB })
+	le := binary.LittleEndian
+	// Behind the file: code, and a table of functions each of which is all of it.
+	const size = 4096
+	code, symbols := uint32(len(file)), uint32(len(file)+size)
+	file = append(file, make([]byte, size+16)...)
+	for range 1000 {
+		file = le.AppendUint32(file, 1) // some name
+		file = le.AppendUint32(file, uint32(text.Addr))
+		file = le.AppendUint32(file, size)
+		file = append(file, byte(elf.STT_FUNC), 0)
+		file = le.AppendUint16(file, uint16(slices.Index(f.Sections, text)))
+	}
+	header := func(section int) []byte { return file[le.Uint32(file[32:])+40*uint32(section):] }
+	le.PutUint32(header(table)[16:], symbols)
+	le.PutUint32(header(table)[20:], uint32(len(file))-symbols)
+	le.PutUint32(header(slices.Index(f.Sections, text))[16:], code)
+	le.PutUint32(header(slices.Index(f.Sections, text))[20:], size)
+	if _, err := image.CompareELF(file, file); !errors.Is(err, image.ErrFormat) || !strings.Contains(err.Error(), "overlap") {
+		t.Errorf("1000 functions of the same 4096 bytes: %v, want %v", err, image.ErrFormat)
 	}
 }

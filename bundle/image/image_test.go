@@ -229,6 +229,38 @@ func TestMCUboot(t *testing.T) {
 	}
 }
 
+// Each of many sections lies in each of many segments: what is kept must not grow with the product.
+func TestELFBombs(t *testing.T) {
+	at := func(segments, sections int) []byte {
+		all := make([]segment, segments)
+		for i := range all {
+			all[i] = segment{paddr: 0x08000000 + 16*uint32(i), data: []byte{1}}
+		}
+		for range sections {
+			all[0].sections = append(all[0].sections, [2]uint32{0, 1})
+		}
+		file := makeELF(elf.EM_ARM, elf.ET_EXEC, all...)
+		for i := range all { // all begin where the first does
+			copy(file[52+32*i+4:], file[52+4:52+8])
+		}
+		return file
+	}
+	for _, tt := range []struct {
+		segments, sections int
+		want               error
+	}{{100, 1000, image.ErrOverlap}, {1000, 1, image.ErrFormat}} {
+		file := at(tt.segments, tt.sections)
+		allocs := testing.AllocsPerRun(1, func() {
+			if _, err := image.Read(file); !errors.Is(err, tt.want) {
+				t.Errorf("%d segments, %d sections: %v, want %v", tt.segments, tt.sections, err, tt.want)
+			}
+		})
+		if most := float64(10*(tt.segments+tt.sections) + 1000); allocs > most {
+			t.Errorf("%d segments, %d sections: %.0f allocations, want at most %.0f", tt.segments, tt.sections, allocs, most)
+		}
+	}
+}
+
 func TestCheckPair(t *testing.T) {
 	text := segment{0x08000000, []byte{1, 2, 3, 4}, [][2]uint32{{0, 4}}}
 	arm := makeELF(elf.EM_ARM, elf.ET_EXEC, text)

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
@@ -90,8 +91,8 @@ func Wrap(body []byte, o Options) ([]byte, error) {
 	tlvs := appendTLV(nil, tlvSHA256, sum[:])
 	if o.Signer != nil {
 		pub, ok := o.Signer.Public().(*ecdsa.PublicKey)
-		if !ok {
-			return nil, errors.New("mcuboot: the signing key is not ECDSA")
+		if !ok || pub.Curve != elliptic.P256() {
+			return nil, errors.New("mcuboot: the signing key is not ECDSA P-256")
 		}
 		der, err := x509.MarshalPKIXPublicKey(pub)
 		if err != nil {
@@ -174,7 +175,7 @@ func parse(b []byte) (Image, map[uint16][]byte, error) {
 		return Image{}, nil, fmt.Errorf("%w: flags 0x%x: it is encrypted; give the image before encryption", ErrImage, f)
 	}
 	protected := int(le.Uint16(b[10:]))
-	if im.HeaderSize < HeaderSize || im.BodySize <= 0 || im.HeaderSize+im.BodySize > len(b) {
+	if im.HeaderSize < HeaderSize || im.BodySize <= 0 || im.BodySize > len(b)-im.HeaderSize {
 		return Image{}, nil, fmt.Errorf("%w: header of %d and body of %d bytes in a file of %d", ErrImage, im.HeaderSize, im.BodySize, len(b))
 	}
 	end := im.HeaderSize + im.BodySize

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"testing"
 
@@ -53,6 +54,24 @@ func TestWrapParse(t *testing.T) {
 			if _, err := mcuboot.Parse(img[:n]); !errors.Is(err, mcuboot.ErrImage) {
 				t.Errorf("signed %v: truncated to %d bytes: %v, want %v", signed, n, err, mcuboot.ErrImage)
 			}
+		}
+	}
+	other, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mcuboot.Wrap(body, mcuboot.Options{Signer: other}); err == nil {
+		t.Error("a key on another curve signs")
+	}
+	// Header and body together exceed an int of 32 bits: GOARCH=386 go test.
+	for _, size := range []uint32{0, 1<<31 - 1, 1 << 31, 1<<32 - 1} {
+		img, err := mcuboot.Wrap(body, mcuboot.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		binary.LittleEndian.PutUint32(img[12:], size)
+		if _, err := mcuboot.Parse(img); !errors.Is(err, mcuboot.ErrImage) {
+			t.Errorf("body of %d bytes: %v, want %v", size, err, mcuboot.ErrImage)
 		}
 	}
 	if _, err := mcuboot.Wrap(nil, mcuboot.Options{}); !errors.Is(err, mcuboot.ErrImage) {

@@ -15,14 +15,6 @@ func Version(p applayer.PackageID, v, last applayer.Version) error {
 	return nil
 }
 
-// Split takes the CID off a message.
-func Split(b []byte) (cid byte, payload []byte, err error) {
-	if len(b) == 0 {
-		return 0, nil, fmt.Errorf("message: %w: no bytes, want a CID", applayer.ErrShort)
-	}
-	return b[0], b[1:], nil
-}
-
 // Unknown is the error for a CID that the package does not have.
 func Unknown(p applayer.PackageID, v applayer.Version, dir applayer.Direction, cid byte) error {
 	return fmt.Errorf("%v %v %v CID %#02x: %w", p, v, dir, cid, applayer.ErrUnknownCID)
@@ -60,6 +52,33 @@ func AppendUint24(dst []byte, v uint32) []byte {
 // Uint24 reads 3 bytes, little endian.
 func Uint24(b []byte) uint32 {
 	return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16
+}
+
+// ParseCommand reads the first command of b, of a package that has the versions 1..last, and returns the
+// bytes after it. downlink and uplink read what follows a CID and say how many bytes it took.
+func ParseCommand[C applayer.Command](p applayer.PackageID, last, v applayer.Version, dir applayer.Direction, b []byte,
+	downlink, uplink func(v applayer.Version, cid byte, payload []byte) (C, int, error)) (cmd C, rest []byte, err error) {
+	var none C
+	if err := Version(p, v, last); err != nil {
+		return none, nil, err
+	}
+	if len(b) == 0 {
+		return none, nil, fmt.Errorf("message: %w: no bytes, want a CID", applayer.ErrShort)
+	}
+	cid, payload := b[0], b[1:]
+	var n int
+	switch dir {
+	case applayer.Downlink:
+		cmd, n, err = downlink(v, cid, payload)
+	case applayer.Uplink:
+		cmd, n, err = uplink(v, cid, payload)
+	default:
+		err = Unknown(p, v, dir, cid)
+	}
+	if err != nil {
+		return none, nil, err
+	}
+	return cmd, payload[n:], nil
 }
 
 // Parse reads commands until b is used up. On an error it returns the commands before it.
