@@ -233,13 +233,7 @@ func TestRankOnlyIsByteDecode(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range rounds / len(shapes) {
-			lost := fragmentation.NewBitset(s.m + s.r)
-			p := rng.Float64() * 1.6 * float64(s.r) / float64(s.m+s.r)
-			for i := range s.m + s.r {
-				if rng.Float64() < p {
-					lost.Set(i)
-				}
-			}
+			lost := someLost(rng, s.m, s.r)
 			s1, m1 := rank.Decode(lost, 0)
 			s2, m2 := bytes.Decode(lost, 0)
 			if s1 != s2 || m1 != m2 {
@@ -378,4 +372,17 @@ func TestMetamorphic(t *testing.T) {
 	if got := long.CompleteAt(261); got != short.Complete {
 		t.Errorf("complete after 261 of 321 fragments: %d, of 261: %d", got, short.Complete)
 	}
+}
+
+// someLost loses fragments of m data and r parity, each with a probability drawn from 0 to 1.6 times the share of parity: about
+// where it is decided whether a block can be decoded.
+func someLost(rng *rand.Rand, m, r int) fragmentation.Bitset {
+	lost := fragmentation.NewBitset(m + r)
+	p := rng.Float64() * 1.6 * float64(r) / float64(m+r)
+	for i := range m + r {
+		if rng.Float64() < p {
+			lost.Set(i)
+		}
+	}
+	return lost
 }

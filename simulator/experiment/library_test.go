@@ -222,13 +222,7 @@ func TestRankOnlyIsTheLibrary(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range rounds / len(shapes) {
-			lost := fragmentation.NewBitset(s.m + s.r)
-			p := rng.Float64() * 1.6 * float64(s.r) / float64(s.m+s.r)
-			for i := range s.m + s.r {
-				if rng.Float64() < p {
-					lost.Set(i)
-				}
-			}
+			lost := someLost(rng, s.m, s.r)
 			sent, missing := rank.Decode(lost, 0)
 			gotSent, gotMissing := l.decode(lost)
 			if sent != gotSent || min(missing, 255) != gotMissing {

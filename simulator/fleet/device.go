@@ -38,6 +38,7 @@ type Device struct {
 	session  *session
 	members  []uint32    // group addresses ever set, for the keys of the loss process
 	booted   []time.Time // of the latest resets that nobody asked for, at most maxResets
+	quiet    time.Time   // no transmission before, because of DutyCycleReq
 
 	// Forgotten by a reset.
 	groups   [maxGroups]*group
@@ -45,6 +46,7 @@ type Device struct {
 	uplinks  []modem.Up
 	ackNext  bool // a confirmed downlink waits for its acknowledgement
 	pullNext bool // the network has more for us
+	answers  []answer
 
 	radio  radioState
 	phases Phases // finished ones, without Sleep
@@ -348,6 +350,6 @@ func (d *Device) forget() {
 		d.timer.Cancel()
 		d.timer = nil
 	}
-	d.uplinks, d.ackNext, d.pullNext = nil, false, false
+	d.uplinks, d.answers, d.ackNext, d.pullNext = nil, nil, false, false
 	d.radio.forget(d)
 }

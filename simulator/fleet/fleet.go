@@ -18,7 +18,10 @@
 //
 // [Device.Phases] says how long the radio was in each of its states, and [Power] what that consumed.
 //
-// Not modelled: ADR and other MAC commands, repeated transmissions, duty-cycle limits of devices, finding the first
+// A device answers the MAC commands of TS001-1.0.4 and obeys those that it accepts; see commands.go for what it refuses. Its
+// settings belong to the session and outlive a reset; answers that wait do not.
+//
+// Not modelled: ADR, repeated transmissions, duty-cycle limits of devices, finding the first
 // beacon, unicast of class B, LoRaWAN 1.1.
 package fleet
 
@@ -72,6 +75,7 @@ type DeviceConfig struct {
 	Drift       float64           // of the clock, in parts per million, within ±500; positive runs fast
 	Tolerance   float64           // class B: for which drift ping slots are widened while beacons are missed, in ppm, 0..500
 	PowerUp     time.Duration     // after the world's present time
+	Battery     uint8             // percent, as the device answers DevStatusReq; 0: it does not know
 	DevNonce    uint16            // used last; a server refuses every nonce that it has seen
 	App         App
 }
@@ -98,6 +102,7 @@ type Stats struct {
 type Fleet struct {
 	cfg     Config
 	devices []*Device // ordered by EUI
+	joining settings  // of devices without a session
 	last    *opened   // the multicast frame that was received last
 	scratch []byte    // the payload of a DOWN frame
 }
@@ -107,7 +112,9 @@ func New(cfg Config) (*Fleet, error) {
 	if cfg.World == nil || cfg.Medium == nil {
 		return nil, errors.New("fleet: config has no World or no Medium")
 	}
-	return &Fleet{cfg: cfg}, nil
+	f := &Fleet{cfg: cfg}
+	f.joining.rx2Frequency, f.joining.rx2DataRate = cfg.Medium.Plan().Region.RX2()
+	return f, nil
 }
 
 // Devices lists the fleet ordered by EUI.
@@ -139,6 +146,8 @@ func (f *Fleet) Add(cfg DeviceConfig) (*Device, error) {
 	switch {
 	case cfg.App == nil:
 		return nil, fmt.Errorf("fleet: device %s has no App", cfg.EUI)
+	case cfg.Battery > 100:
+		return nil, fmt.Errorf("fleet: device %s: battery at %d %%, want 0..100", cfg.EUI, cfg.Battery)
 	case cfg.PowerUp < 0:
 		return nil, fmt.Errorf("fleet: device %s: power-up %s lies in the past", cfg.EUI, cfg.PowerUp)
 	case !(cfg.Drift >= -500 && cfg.Drift <= 500) || !(cfg.Tolerance >= 0 && cfg.Tolerance <= 500):

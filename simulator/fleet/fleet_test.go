@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"crypto/aes"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -88,6 +89,7 @@ func (s *script) Close() error { s.closed = true; return nil }
 type bench struct {
 	t       testing.TB
 	world   *world.World
+	plan    *radio.Plan
 	fleet   *fleet.Fleet
 	device  *fleet.Device
 	app     *script
@@ -95,24 +97,35 @@ type bench struct {
 	console []string
 	failed  error
 
-	mute   bool // does not answer join requests
-	deaf   bool // does not look at uplinks at all
+	list   *lorawan.CFList // of join accepts
+	rx2    uint8           // DR, of join accepts
+	mute   bool            // does not answer join requests
+	deaf   bool            // does not look at uplinks at all
 	nonces []lorawan.DevNonce
 	nwk    lorawan.AES128Key
 	appS   lorawan.AES128Key
 	ups    []string // uplinks, decrypted
+	opts   []string // their FOpts
 	answer func(radio.Frame)
 }
 
 var unicastAddr = lorawan.DevAddr{0, 1, 2, 3}
 
 func newBench(t *testing.T, app *script, change func(*fleet.DeviceConfig)) *bench {
-	b := &bench{t: t, world: world.New(epoch), app: app}
+	return newBenchIn(t, airtime.EU868, app, change)
+}
+
+func newBenchIn(t *testing.T, region airtime.Region, app *script, change func(*fleet.DeviceConfig)) *bench {
+	plan, err := radio.NewPlan(region)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{t: t, world: world.New(epoch), plan: plan, app: app}
 	loss, err := radio.NewIndependent(1, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	medium := radio.NewMedium(b.world, radio.EU868(), loss)
+	medium := radio.NewMedium(b.world, plan, loss)
 	b.fleet, err = fleet.New(fleet.Config{World: b.world, Medium: medium, Seed: 1,
 		Console: func(_ lorawan.EUI64, _ time.Time, line string) { b.console = append(b.console, line) },
 		Failed:  func(_ lorawan.EUI64, _ time.Time, err error) { b.failed = err },
@@ -167,6 +180,11 @@ func (b *bench) hear(f radio.Frame) {
 		line += fmt.Sprintf(" %d %s", *mac.FPort, mac.FRMPayload[0].(*lorawan.DataPayload).Bytes)
 	}
 	b.ups = append(b.ups, line)
+	var opts []byte
+	for _, p := range mac.FHDR.FOpts {
+		opts = append(opts, p.(*lorawan.DataPayload).Bytes...)
+	}
+	b.opts = append(b.opts, hex.EncodeToString(opts))
 	if b.answer != nil {
 		b.answer(f)
 	}
@@ -177,7 +195,8 @@ func (b *bench) accept(f radio.Frame, nonce lorawan.DevNonce) {
 	phy := lorawan.PHYPayload{
 		MHDR: lorawan.MHDR{MType: lorawan.JoinAccept},
 		MACPayload: &lorawan.JoinAcceptPayload{JoinNonce: 0x010203, HomeNetID: lorawan.NetID{0, 0, 0x13},
-			DevAddr: unicastAddr, RXDelay: 2},
+			DevAddr: unicastAddr, RXDelay: 2, CFList: b.list,
+			DLSettings: lorawan.DLSettings{RX2DataRate: b.rx2}},
 	}
 	b.must(phy.SetDownlinkJoinMIC(lorawan.JoinRequestType, joinEUI, nonce, appKey))
 	b.must(phy.EncryptJoinAcceptPayload(appKey))
@@ -189,7 +208,8 @@ func (b *bench) accept(f radio.Frame, nonce lorawan.DevNonce) {
 		return k
 	}
 	b.nwk, b.appS = derive(1), derive(2)
-	b.transmit(phy, f.Frequency, f.DataRate, f.End.Add(5*time.Second))
+	frequency, dr := b.plan.RX1(f.Frequency, f.DataRate)
+	b.transmit(phy, frequency, dr, f.End.Add(5*time.Second))
 }
 
 func (b *bench) must(err error) {

@@ -26,9 +26,9 @@ type session struct {
 	addr     lorawan.DevAddr
 	nwkSKey  lorawan.AES128Key
 	appSKey  lorawan.AES128Key
-	rx1Delay time.Duration
 	fCntUp   uint32 // next
 	fCntDown uint32 // next expected
+	settings
 }
 
 // radioState is the class A cycle: transmit, RX1, RX2, idle.
@@ -72,6 +72,9 @@ func (d *Device) kick() {
 	if txEnd := d.station.TransmittingUntil(); txEnd.After(at) { // the reset came in the middle of a frame
 		at = txEnd
 	}
+	if d.quiet.After(at) {
+		at = d.quiet
+	}
 	r.wake = d.f.cfg.World.At(at, "device transmits", func() {
 		r.wake = nil
 		var err error
@@ -106,13 +109,22 @@ func (d *Device) sendData() error {
 	ses := d.session
 	mac := &lorawan.MACPayload{FHDR: lorawan.FHDR{DevAddr: ses.addr, FCnt: ses.fCntUp, FCtrl: lorawan.FCtrl{ACK: d.ackNext}}}
 	phy := lorawan.PHYPayload{MHDR: lorawan.MHDR{MType: lorawan.UnconfirmedDataUp, Major: lorawan.LoRaWANR1}, MACPayload: mac}
+	if len(d.uplinks) == 0 && !d.ackNext && !d.pullNext {
+		return nil
+	}
+	var size int
 	if len(d.uplinks) > 0 {
+		size = len(d.uplinks[0].Data)
+	}
+	opts, alone := d.fOpts(size)
+	if len(opts) > 0 {
+		mac.FHDR.FOpts = []lorawan.Payload{&lorawan.DataPayload{Bytes: opts}}
+	}
+	if len(d.uplinks) > 0 && !alone {
 		u := d.uplinks[0]
 		d.uplinks = slices.Delete(d.uplinks, 0, 1)
 		mac.FPort = &u.Port
 		mac.FRMPayload = []lorawan.Payload{&lorawan.DataPayload{Bytes: slices.Clone(u.Data)}}
-	} else if !d.ackNext && !d.pullNext {
-		return nil
 	}
 	d.ackNext, d.pullNext = false, false
 	key := radio.Key{Device: d.cfg.EUI, Kind: radio.Uplink, Session: d.joins, Counter: ses.fCntUp}
@@ -134,7 +146,11 @@ func (d *Device) send(phy lorawan.PHYPayload, key radio.Key, delay time.Duration
 		return err
 	}
 	now := d.f.cfg.World.Now()
-	frequency, err := plan.Uplink(d.cfg.DataRate, key.Hash(d.f.cfg.Seed^0xc4a11e1))
+	set := &d.f.joining
+	if key.Kind == radio.Uplink {
+		set = &d.session.settings
+	}
+	frequency, err := set.uplink(plan, d.cfg.DataRate, key.Hash(d.f.cfg.Seed^0xc4a11e1))
 	if err != nil {
 		return err
 	}
@@ -152,10 +168,10 @@ func (d *Device) send(phy lorawan.PHYPayload, key radio.Key, delay time.Duration
 	d.otherwise(now, end.Sub(now))
 	r := &d.radio
 	r.busy = true
-	f1, dr1 := plan.RX1(frequency, d.cfg.DataRate)
-	f2, dr2 := plan.Region.RX2()
+	d.quiet = end.Add(time.Duration(set.pause) * end.Sub(now))
+	f1, dr1 := set.rx1(plan, frequency, d.cfg.DataRate)
 	r.rx1 = d.listen(end.Add(delay), f1, dr1)
-	r.rx2 = d.listen(end.Add(delay+time.Second), f2, dr2)
+	r.rx2 = d.listen(end.Add(delay+time.Second), set.rx2Frequency, set.rx2DataRate)
 	r.idle = d.f.cfg.World.At(r.rx2.Until, "receive windows over", d.windowsOver)
 	return nil
 }
@@ -267,7 +283,7 @@ func (d *Device) LoseFrame(f radio.Frame, deaf bool) {
 }
 
 // ReceiveFrame implements [radio.Receiver].
-func (d *Device) ReceiveFrame(f radio.Frame, _ radio.Signal) {
+func (d *Device) ReceiveFrame(f radio.Frame, sig radio.Signal) {
 	if !d.running() {
 		return
 	}
@@ -286,7 +302,7 @@ func (d *Device) ReceiveFrame(f radio.Frame, _ radio.Signal) {
 			d.link()
 		}
 	case radio.Downlink:
-		d.unicast(f, phy)
+		d.unicast(f, sig, phy)
 	}
 }
 
@@ -299,10 +315,10 @@ func (d *Device) accept(phy lorawan.PHYPayload) bool {
 		return false
 	}
 	p := phy.MACPayload.(*lorawan.JoinAcceptPayload)
-	ses := &session{addr: p.DevAddr, rx1Delay: time.Duration(max(p.RXDelay, 1)) * time.Second}
+	ses := &session{addr: p.DevAddr, settings: newSettings(d.plan(), p, d.cfg.DataRate)}
 	ses.nwkSKey = d.derive(1, p)
 	ses.appSKey = d.derive(2, p)
-	d.session = ses
+	d.session, d.answers = ses, nil
 	d.joins++
 	d.radio.joining = false
 	d.count(func(s *Stats) { s.Joined = true })
@@ -326,7 +342,7 @@ func (d *Device) derive(kind byte, p *lorawan.JoinAcceptPayload) lorawan.AES128K
 }
 
 // unicast takes a downlink of the session.
-func (d *Device) unicast(f radio.Frame, phy lorawan.PHYPayload) {
+func (d *Device) unicast(f radio.Frame, sig radio.Signal, phy lorawan.PHYPayload) {
 	ses := d.session
 	mac, ok := phy.MACPayload.(*lorawan.MACPayload)
 	if !ok {
@@ -342,10 +358,21 @@ func (d *Device) unicast(f radio.Frame, phy lorawan.PHYPayload) {
 	d.ackNext = d.ackNext || phy.MHDR.MType == lorawan.ConfirmedDataDown
 	d.pullNext = mac.FHDR.FCtrl.FPending
 	d.heard(f)
-	if mac.FPort != nil && *mac.FPort > 0 {
+	d.arrived()
+	limit := d.limit
+	d.command(plain(mac.FHDR.FOpts), sig.SNR)
+	switch {
+	case mac.FPort != nil && *mac.FPort == 0:
+		if data, err := decrypt(phy, mac, ses.nwkSKey); err == nil {
+			d.command(data, sig.SNR)
+		}
+	case mac.FPort != nil:
 		if data, err := decrypt(phy, mac, ses.appSKey); err == nil {
 			d.down(airtime.GPS(d.f.cfg.World.Now()), *mac.FPort, modem.Unicast, data)
 		}
+	}
+	if d.limit != limit {
+		d.link()
 	}
 	d.kick()
 }
@@ -364,11 +391,15 @@ func decrypt(phy lorawan.PHYPayload, mac *lorawan.MACPayload, key lorawan.AES128
 	if err := phy.DecryptFRMPayload(key); err != nil {
 		return nil, err
 	}
-	var data []byte
-	for _, p := range mac.FRMPayload {
-		if p, ok := p.(*lorawan.DataPayload); ok {
-			data = append(data, p.Bytes...)
+	return plain(mac.FRMPayload), nil
+}
+
+// plain is the text of a payload, of MAC commands too.
+func plain(list []lorawan.Payload) (out []byte) {
+	for _, p := range list {
+		if text, err := p.MarshalBinary(); err == nil {
+			out = append(out, text...)
 		}
 	}
-	return data, nil
+	return out
 }

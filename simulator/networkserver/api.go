@@ -233,9 +233,9 @@ func (x profileService) Get(_ context.Context, r *api.GetDeviceProfileRequest) (
 	return &api.GetDeviceProfileResponse{
 		DeviceProfile: &api.DeviceProfile{
 			Id: p.ID, TenantId: x.s.cfg.Tenant.ID, Name: p.Name,
-			Region: apiRegion(x.s.planOf(p.Region)), RegionConfigId: regionID(x.s.planOf(p.Region)),
+			Region:     apiRegion(x.s.planOf(p.Region)),
 			MacVersion: common.MacVersion_LORAWAN_1_0_4, RegParamsRevision: common.RegParamsRevision_RP002_1_0_3,
-			AdrAlgorithmId: "default", SupportsOtaa: true, SupportsClassB: p.ClassB, FlushQueueOnActivate: p.FlushQueueOnActivate,
+			AdrAlgorithmId: "default", SupportsOtaa: true, SupportsClassB: p.ClassB, ClassBTimeout: uint32(p.ClassBTimeout / time.Second), FlushQueueOnActivate: p.FlushQueueOnActivate,
 			UplinkInterval: uint32(p.UplinkInterval / time.Second), DeviceStatusReqInterval: uint32(p.StatusRequests),
 			AppLayerParams: &api.AppLayerParams{Ts003Version: p.ClockSync, Ts003FPort: uint32(p.clockPort()), Ts004FPort: 201, Ts005FPort: 200},
 		},
@@ -311,7 +311,7 @@ func (x gatewayService) List(_ context.Context, r *api.ListGatewaysRequest) (*ap
 			}
 		}
 		all = append(all, &api.GatewayListItem{
-			TenantId: x.s.cfg.Tenant.ID, GatewayId: g.ID.String(), Name: g.Name, Location: &common.Location{},
+			TenantId: x.s.cfg.Tenant.ID, GatewayId: g.ID.String(), Name: g.Name, Location: &common.Location{}, DownlinkPriority: downlinkPriority,
 			Properties: x.s.properties(g),
 			State:      x.s.state(g),
 			CreatedAt:  timestamp(g.created), UpdatedAt: timestamp(x.s.created), LastSeenAt: timestamp(x.s.lastSeen(g)),

@@ -66,7 +66,7 @@ func (x deviceService) Get(_ context.Context, r *api.GetDeviceRequest) (*api.Get
 			Description: d.description, SkipFcntCheck: d.skipFCntCheck,
 		},
 		CreatedAt: timestamp(x.s.created), UpdatedAt: timestamp(d.updated), LastSeenAt: timestamp(d.lastSeen),
-		DeviceStatus: d.deviceStatus(), ClassEnabled: common.DeviceClass_CLASS_A,
+		DeviceStatus: d.deviceStatus(), ClassEnabled: d.class(),
 	}, nil
 }
 
@@ -189,6 +189,7 @@ func (x deviceService) Enqueue(_ context.Context, r *api.EnqueueDeviceQueueItemR
 		id: x.s.newID("queue item"), fPort: fPort, data: slices.Clone(q.Data), confirmed: q.Confirmed, expires: expiry(q.ExpiresAt),
 	}
 	d.queue = append(d.queue, item)
+	x.s.armPing(d)
 	return &api.EnqueueDeviceQueueItemResponse{Id: item.id}, nil
 }
 
@@ -299,8 +300,8 @@ func (x deviceService) GetLinkMetrics(_ context.Context, r *api.GetDeviceLinkMet
 	}
 	resp := &api.GetDeviceLinkMetricsResponse{
 		RxPackets: metric("Received", common.MetricKind_ABSOLUTE, "rx_count"),
-		GwRssi:    metric("RSSI", common.MetricKind_GAUGE, "rssi"),
-		GwSnr:     metric("SNR", common.MetricKind_GAUGE, "snr"),
+		GwRssi:    metric("RSSI", common.MetricKind_ABSOLUTE, "rssi"),
+		GwSnr:     metric("SNR", common.MetricKind_ABSOLUTE, "snr"),
 		Errors:    metric("Errors", common.MetricKind_ABSOLUTE),
 	}
 	plan := x.s.planOf(d.profile.Region)
@@ -340,6 +341,11 @@ func (x deviceService) GetLinkMetrics(_ context.Context, r *api.GetDeviceLinkMet
 		for i := range channels {
 			put(resp.RxPacketsPerFreq, i, float32(h.byHz[i]))
 		}
+	}
+	for _, m := range []*common.Metric{resp.RxPacketsPerDr, resp.RxPacketsPerFreq} { // what never was has no line
+		m.Datasets = slices.DeleteFunc(m.Datasets, func(d *common.MetricDataset) bool {
+			return !slices.ContainsFunc(d.Data, func(n float32) bool { return n > 0 })
+		})
 	}
 	return resp, nil
 }

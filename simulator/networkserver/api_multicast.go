@@ -152,12 +152,16 @@ func (x multicastService) List(_ context.Context, r *api.ListMulticastGroupsRequ
 	return &api.ListMulticastGroupsResponse{TotalCount: uint32(len(all)), Result: page(all, r.Limit, r.Offset)}, nil
 }
 
-func (x multicastService) AddDevice(_ context.Context, r *api.AddDeviceToMulticastGroupRequest) (*emptypb.Empty, error) {
-	g, err := x.groupOf(r.MulticastGroupId)
-	if err != nil {
-		return nil, err
+// groupAnd finds a group and reads the EUI of a device or gateway.
+func (x multicastService) groupAnd(id, text string) (g *group, eui lorawan.EUI64, err error) {
+	if g, err = x.groupOf(id); err == nil {
+		eui, err = parseEUI(text)
 	}
-	eui, err := parseEUI(r.DevEui)
+	return g, eui, err
+}
+
+func (x multicastService) AddDevice(_ context.Context, r *api.AddDeviceToMulticastGroupRequest) (*emptypb.Empty, error) {
+	g, eui, err := x.groupAnd(r.MulticastGroupId, r.DevEui)
 	if err != nil {
 		return nil, err
 	}
@@ -173,11 +177,7 @@ func (x multicastService) AddDevice(_ context.Context, r *api.AddDeviceToMultica
 }
 
 func (x multicastService) RemoveDevice(_ context.Context, r *api.RemoveDeviceFromMulticastGroupRequest) (*emptypb.Empty, error) {
-	g, err := x.groupOf(r.MulticastGroupId)
-	if err != nil {
-		return nil, err
-	}
-	eui, err := parseEUI(r.DevEui)
+	g, eui, err := x.groupAnd(r.MulticastGroupId, r.DevEui)
 	if err != nil {
 		return nil, err
 	}
@@ -189,11 +189,7 @@ func (x multicastService) RemoveDevice(_ context.Context, r *api.RemoveDeviceFro
 }
 
 func (x multicastService) AddGateway(_ context.Context, r *api.AddGatewayToMulticastGroupRequest) (*emptypb.Empty, error) {
-	g, err := x.groupOf(r.MulticastGroupId)
-	if err != nil {
-		return nil, err
-	}
-	id, err := parseEUI(r.GatewayId)
+	g, id, err := x.groupAnd(r.MulticastGroupId, r.GatewayId)
 	if err != nil {
 		return nil, err
 	}
@@ -208,11 +204,7 @@ func (x multicastService) AddGateway(_ context.Context, r *api.AddGatewayToMulti
 }
 
 func (x multicastService) RemoveGateway(_ context.Context, r *api.RemoveGatewayFromMulticastGroupRequest) (*emptypb.Empty, error) {
-	g, err := x.groupOf(r.MulticastGroupId)
-	if err != nil {
-		return nil, err
-	}
-	id, err := parseEUI(r.GatewayId)
+	g, id, err := x.groupAnd(r.MulticastGroupId, r.GatewayId)
 	if err != nil {
 		return nil, err
 	}

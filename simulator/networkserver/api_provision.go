@@ -69,12 +69,13 @@ func (x profileService) Create(_ context.Context, r *api.CreateDeviceProfileRequ
 		return nil, errNoName
 	}
 	i := slices.IndexFunc(x.s.plans, func(plan *radio.Plan) bool { return apiRegion(plan) == p.Region })
-	if i < 0 || p.SupportsClassC || p.SupportsClassB {
-		return nil, status.Errorf(codes.Unimplemented, "only class A profiles of %s are simulated", x.s.regions())
+	if i < 0 || p.SupportsClassC {
+		return nil, status.Errorf(codes.Unimplemented, "only profiles of classes A and B of %s are simulated", x.s.regions())
 	}
 	profile := &DeviceProfile{
 		ID: x.s.newID("device profile"), Name: p.Name, Region: x.s.plans[i].Region, FlushQueueOnActivate: p.FlushQueueOnActivate,
 		UplinkInterval: time.Duration(p.UplinkInterval) * time.Second, StatusRequests: int(p.DeviceStatusReqInterval),
+		ClassB: p.SupportsClassB, ClassBTimeout: time.Duration(p.ClassBTimeout) * time.Second,
 		ClockSync: p.AppLayerParams.GetTs003Version(), ClockSyncPort: uint8(p.AppLayerParams.GetTs003FPort()),
 	}
 	x.s.profiles = append(x.s.profiles, profile)
@@ -307,7 +308,7 @@ func (s *Server) deleteDevice(d *device) {
 // activate starts a session.
 func (s *Server) activate(d *device, ses *session) {
 	s.forgetAddress(d)
-	d.session = ses
+	d.session, d.classB = ses, false
 	s.byAddr[ses.addr] = append(s.byAddr[ses.addr], d)
 	if d.profile.FlushQueueOnActivate {
 		d.queue = nil

@@ -175,7 +175,7 @@ func TestWhatIsProvisionedCanBeRead(t *testing.T) {
 	}
 	p, err := api.NewDeviceProfileServiceClient(n.conn).Get(n.ctx, &api.GetDeviceProfileRequest{Id: profileID})
 	if err != nil || p.DeviceProfile.MacVersion != common.MacVersion_LORAWAN_1_0_4 || p.DeviceProfile.Region != common.Region_EU868 ||
-		p.DeviceProfile.SupportsClassC || p.DeviceProfile.RegionConfigId != "eu868" {
+		p.DeviceProfile.SupportsClassC || p.DeviceProfile.RegionConfigId != "" {
 		t.Errorf("profile %v, %v", p, err)
 	}
 	profiles, err := api.NewDeviceProfileServiceClient(n.conn).List(n.ctx, &api.ListDeviceProfilesRequest{Limit: 10})
@@ -375,7 +375,7 @@ func TestCloseReleasesThePorts(t *testing.T) {
 	if again.server.GRPCAddress() != g || again.server.MQTTAddress() != m {
 		t.Errorf("second server listens on %s and %s, want %s and %s", again.server.GRPCAddress(), again.server.MQTTAddress(), g, m)
 	}
-	ctx, cancel := context.WithTimeout(again.ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(again.ctx, time.Minute)
 	defer cancel()
 	if _, err := api.NewTenantServiceClient(again.conn).List(ctx, &api.ListTenantsRequest{}); err != nil {
 		t.Error(err)

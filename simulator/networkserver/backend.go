@@ -139,7 +139,10 @@ func (s *Server) command(d *downlink) {
 }
 
 func txInfo(p *radio.Plan, it downlinkItem, context []byte) *gw.DownlinkTxInfo {
-	info := &gw.DownlinkTxInfo{Frequency: it.frequency, Power: 16, Modulation: modulation(p, it.dataRate), Context: context}
+	info := &gw.DownlinkTxInfo{Frequency: it.frequency, Power: it.power, Modulation: modulation(p, it.dataRate), Context: context}
+	if lora := info.Modulation.GetLora(); lora != nil {
+		lora.PolarizationInversion = true
+	}
 	switch {
 	case it.at.IsZero():
 		info.Timing = &gw.Timing{Parameters: &gw.Timing_Immediately{Immediately: &gw.ImmediatelyTimingInfo{}}}
@@ -150,4 +153,23 @@ func txInfo(p *radio.Plan, it downlinkItem, context []byte) *gw.DownlinkTxInfo {
 		info.Timing = &gw.Timing{Parameters: &gw.Timing_Delay{Delay: &gw.DelayTimingInfo{Delay: durationpb.New(it.delay)}}}
 	}
 	return info
+}
+
+// power is the EIRP in dBm at which the server lets a gateway send.
+func power(p *radio.Plan, frequency uint32) int32 {
+	switch p.Region {
+	case airtime.EU868:
+		if frequency >= 869_400_000 && frequency < 869_650_000 {
+			return 29
+		}
+		return 16
+	case airtime.US915:
+		return 21
+	case airtime.AU915, airtime.IN865:
+		return 30
+	case airtime.KR920:
+		return 23
+	default:
+		return 16
+	}
 }

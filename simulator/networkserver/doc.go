@@ -39,6 +39,16 @@
 //	refused by the gateway: deleted silently        Faults.Acks, Status                         TestRefusedFrameIsDeletedSilently
 //	nobody but the gateway topics tells of it       always                                      TestGatewayTopics
 //	refused unicast item stays, with a log event    Faults.Acks, Status                         TestRefusedUnicastItemStays
+//	that does not name it
+//	a frame whose acknowledgement is lost goes      Faults.Acks, Lost                           TestUnheardAnswerIsSentAgain
+//	again, with the same frame counter
+//	refused join-accept: nobody is told             Faults.Acks, Status                         TestRefusedJoinAcceptIsSilent
+//	what does not fit RX2 goes there as an empty    an item above its limit                     package conformance
+//	frame
+//	unicast in ping slots once a device says that   DeviceProfile.ClassB, and the device        TestClassBQueue,
+//	it has a beacon                                                                             TestClassBQueueAfterARestart
+//	ping slots asked for again, until refused       DeviceProfile.ClassB                        TestPingSlotsAreAskedForInVain
+//	often
 //	Basics Station never refuses: it loops          Gateway.BasicsStation                       TestBasicsStationNeverRefuses
 //	after an outage all at once and in no order     Faults.Outages, PostgreSQL                  TestOutageEndsInABurst
 //	no online check: sent to nobody                 Faults.Outages, SQLite                      TestSQLiteSendsToAGatewayThatIsOffline
@@ -63,8 +73,8 @@
 //
 // # Not copied
 //
-// Users, logins, tenants beyond one, changing what exists other than groups and devices, unicast of classes B and C,
-// ADR and MAC commands other than DevStatusReq, LoRaWAN 1.1, end-to-end encryption, roaming, relays, passive scanning, metrics other than
+// Users, logins, tenants beyond one, changing what exists other than groups and devices, unicast of class C, ADR and MAC
+// commands other than those of status and ping slots, LoRaWAN 1.1, end-to-end encryption, roaming, relays, passive scanning, metrics other than
 // link metrics by the hour and the day, streams, the other integrations, FUOTA deployments. These RPCs answer Unimplemented. TS004
 // and TS005 of a profile, which the original handles only within its own deployments, are not offered. The text
 // of a database error has the words by which clients tell them apart, not all of the original's.

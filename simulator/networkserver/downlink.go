@@ -21,19 +21,17 @@ type queueItem struct {
 	confirmed bool
 	expires   time.Time // zero: never
 	pending   bool      // a confirmed item that was sent
-	fCntDown  uint32    // of a pending item
+	timeout   time.Time // of a pending item in class B
+	fCntDown  uint32    // of the frame it went with
 }
 
-// acknowledge closes a pending confirmed item: the first uplink after it says whether the device has it. It is
-// never sent again.
-func (s *Server) acknowledge(d *device, item *queueItem, acked bool) {
-	at := slices.Index(d.queue, item)
-	if at < 0 {
-		return // flushed
-	}
-	d.queue = slices.Delete(d.queue, at, at+1)
+// acknowledge closes the pending confirmed item at the head of a queue, of which an uplink, which it names by its
+// de-duplication id, says whether the device has it. It is never sent again.
+func (s *Server) acknowledge(d *device, uplink string, acked bool) {
+	item := d.queue[0]
+	d.queue = d.queue[1:]
 	s.publish(d, "ack", &integration.AckEvent{
-		DeduplicationId: s.newID("ack"),
+		DeduplicationId: uplink,
 		Time:            timestamppb.New(s.world.Now()),
 		DeviceInfo:      s.deviceInfo(d),
 		QueueItemId:     item.id,
@@ -42,86 +40,107 @@ func (s *Server) acknowledge(d *device, item *queueItem, acked bool) {
 	})
 }
 
-// answer uses the downlink opportunity that an uplink has opened.
-func (s *Server) answer(d *device, r *reception, confirmed bool) {
+// pending reports whether a confirmed item waits for the word of the device.
+func (d *device) pending() bool { return len(d.queue) > 0 && d.queue[0].pending }
+
+// answer uses the downlink opportunity that an uplink has opened. RX1 decides what fits; in RX2, where it may not, the
+// frame goes without its payload and says that more waits. The frame counter is used up when a gateway says that it sends
+// the frame: after a refusal, and without any word, the next frame has the same one.
+func (s *Server) answer(d *device, r *reception, uplink string, confirmed, pingInfo bool) {
 	rx1, rx2 := r.limits()
-	item := s.nextItem(d, max(rx1, rx2))
-	status := s.asksStatus(d)
-	if item == nil && !confirmed && !status {
+	item := s.nextItem(d, uplink, rx1)
+	commands := s.requests(d, pingInfo)
+	if item == nil && !confirmed && len(commands) == 0 {
 		return
 	}
 	fCnt := d.session.fCntDown
+	more := item != nil && len(d.queue) > 1
 	var frames [2][]byte
-	var carries []bool // the item, by what the gateway is given
+	var carries [2]bool // the item
 	for i, limit := range []int{rx1, rx2} {
-		f := dataDown{item: item, fCnt: fCnt, ack: confirmed, status: status, more: len(d.queue) > 1}
-		if status {
-			limit -= statusReqSize
+		f := dataDown{item: item, fCnt: fCnt, ack: confirmed, commands: commands}
+		if item != nil && len(item.data) > limit-f.size() {
+			f.item, more = nil, true
 		}
-		if item != nil && len(item.data) > limit {
-			if !status {
-				continue
-			}
-			f.item, f.more = nil, true // the request goes first
-		}
+		f.more, carries[i] = more, f.item != nil
 		var err error
 		if frames[i], err = f.encode(d.session); err != nil {
 			s.log.Error("downlink", "device", d.EUI, "err", err)
 			return
 		}
-		carries = append(carries, f.item != nil)
 	}
-	d.session.fCntDown++
-	s.transmit(r, s.cfg.RX1Delay, frames[0], frames[1], func(dl *downlink, st gw.TxAckStatus, window int) {
+	if item != nil {
+		item.fCntDown = fCnt
+	}
+	if dl := s.windows(r, s.cfg.RX1Delay, frames[0], frames[1]); dl != nil {
+		s.offer(d, item, fCnt, dl, carries[:])
+	}
+}
+
+// offer hands a unicast frame to its gateway; carries says in which windows it has the item.
+func (s *Server) offer(d *device, item *queueItem, fCnt uint32, dl *downlink, carries []bool) {
+	dl.acked = func(st gw.TxAckStatus, window int) {
 		switch {
-		case carries[window]:
-			s.sent(d, item, fCnt, dl, st, window)
-		case status && st != gw.TxAckStatus_OK:
+		case st != gw.TxAckStatus_OK: // of which item is not said
 			s.publishLog(d, integration.LogLevel_ERROR, integration.LogCode_DOWNLINK_GATEWAY, st.String(), nil)
+		case carries[window]:
+			s.sent(d, item, fCnt, dl, window)
+		default:
+			d.session.fCntDown++
 		}
-	})
+		s.armPing(d)
+	}
+	s.hand(dl)
 }
 
 // dataDown is a unicast downlink.
 type dataDown struct {
-	item   *queueItem // nil: none
-	fCnt   uint32
-	ack    bool
-	status bool // with DevStatusReq
-	more   bool // items wait
+	item     *queueItem // nil: none
+	fCnt     uint32
+	ack      bool
+	commands []lorawan.MACCommand
+	more     bool // items wait
+}
+
+// size is what the MAC commands take of the frame, in FOpts.
+func (f dataDown) size() (n int) {
+	for _, c := range f.commands {
+		if text, err := c.MarshalBinary(); err == nil {
+			n += len(text)
+		}
+	}
+	return n
 }
 
 func (f dataDown) encode(ses *session) ([]byte, error) {
-	mac := &lorawan.MACPayload{FHDR: lorawan.FHDR{DevAddr: ses.addr, FCnt: f.fCnt, FCtrl: lorawan.FCtrl{ACK: f.ack}}}
+	mac := &lorawan.MACPayload{FHDR: lorawan.FHDR{DevAddr: ses.addr, FCnt: f.fCnt, FCtrl: lorawan.FCtrl{ADR: true, ACK: f.ack, FPending: f.more}}}
 	phy := lorawan.PHYPayload{MHDR: lorawan.MHDR{MType: lorawan.UnconfirmedDataDown, Major: lorawan.LoRaWANR1}, MACPayload: mac}
-	if f.status {
-		mac.FHDR.FOpts = []lorawan.Payload{&lorawan.MACCommand{CID: lorawan.DevStatusReq}}
-		mac.FHDR.FCtrl.FPending = f.more
+	for _, c := range f.commands {
+		mac.FHDR.FOpts = append(mac.FHDR.FOpts, &c)
 	}
 	if f.item != nil {
 		if f.item.confirmed {
 			phy.MHDR.MType = lorawan.ConfirmedDataDown
 		}
-		mac.FHDR.FCtrl.FPending = f.more
 		mac.FPort = &f.item.fPort
 		mac.FRMPayload = []lorawan.Payload{&lorawan.DataPayload{Bytes: slices.Clone(f.item.data)}}
 	}
 	return encode(phy, ses.appSKey, ses.nwkSKey)
 }
 
-// sent deals with what the gateway said of a unicast item.
-func (s *Server) sent(d *device, item *queueItem, fCnt uint32, dl *downlink, status gw.TxAckStatus, window int) {
+// sent takes note that a gateway sends a unicast item. Of one that is gone by then nothing is told, and its counter is
+// not used up.
+func (s *Server) sent(d *device, item *queueItem, fCnt uint32, dl *downlink, window int) {
 	at := slices.Index(d.queue, item)
-	if status != gw.TxAckStatus_OK {
-		s.publishLog(d, integration.LogLevel_ERROR, integration.LogCode_DOWNLINK_GATEWAY, status.String(),
-			map[string]string{"queue_item_id": item.id})
+	if at < 0 {
 		return
 	}
-	if at >= 0 && !item.confirmed {
+	if item.confirmed {
+		item.pending = true
+	} else {
 		d.queue = slices.Delete(d.queue, at, at+1)
-	} else if at >= 0 {
-		item.pending, item.fCntDown = true, fCnt
 	}
+	d.session.fCntDown = fCnt + 1
 	s.publish(d, "txack", &integration.TxAckEvent{
 		DownlinkId:  dl.id,
 		Time:        timestamppb.New(s.world.Now()),
@@ -129,7 +148,7 @@ func (s *Server) sent(d *device, item *queueItem, fCnt uint32, dl *downlink, sta
 		QueueItemId: item.id,
 		FCntDown:    fCnt,
 		GatewayId:   dl.gateway.ID.String(),
-		TxInfo:      txInfo(dl.gateway.plan, dl.items[window], nil),
+		TxInfo:      txInfo(dl.gateway.plan, dl.items[window], dl.context),
 	})
 }
 
@@ -149,7 +168,13 @@ func (r *reception) limits() (rx1, rx2 int) {
 }
 
 // nextItem drops what cannot be sent from the head of the queue and returns the first item that can.
-func (s *Server) nextItem(d *device, limit int) *queueItem {
+func (s *Server) nextItem(d *device, uplink string, limit int) *queueItem {
+	if d.pending() {
+		if d.queue[0].timeout.After(s.world.Now()) {
+			return nil
+		}
+		s.acknowledge(d, uplink, false)
+	}
 	for len(d.queue) > 0 {
 		item := d.queue[0]
 		context := map[string]string{"queue_item_id": item.id}
@@ -168,27 +193,19 @@ func (s *Server) nextItem(d *device, limit int) *queueItem {
 	return nil
 }
 
-// transmit offers RX1 and RX2 to the gateway that heard the uplink best. nil in place of a payload leaves that
-// window out. delay is from the end of the uplink to RX1.
-func (s *Server) transmit(r *reception, delay time.Duration, rx1, rx2 []byte, acked func(d *downlink, status gw.TxAckStatus, window int)) {
+// windows is a downlink in RX1 or RX2 for the gateway that heard the uplink best; nil if that was deleted since. delay is
+// from the end of the uplink to RX1.
+func (s *Server) windows(r *reception, delay time.Duration, rx1, rx2 []byte) *downlink {
 	g := s.gatewayByID(r.heard[0].gateway)
-	if g == nil { // deleted since
-		return
+	if g == nil {
+		return nil
 	}
-	d := &downlink{gateway: g, context: r.heard[0].context}
-	d.acked = func(status gw.TxAckStatus, window int) { acked(d, status, window) }
 	f1, dr1 := r.plan.RX1(r.frame.Frequency, r.frame.DataRate)
 	f2, dr2 := r.plan.Region.RX2()
-	for _, w := range []downlinkItem{
-		{payload: rx1, frequency: f1, dataRate: dr1, delay: delay},
-		{payload: rx2, frequency: f2, dataRate: dr2, delay: delay + time.Second},
-	} {
-		if w.payload != nil {
-			w.at = r.at.Add(w.delay)
-			d.items = append(d.items, w)
-		}
-	}
-	s.hand(d)
+	return &downlink{gateway: g, context: r.heard[0].context, items: []downlinkItem{
+		{payload: rx1, frequency: f1, dataRate: dr1, at: r.at.Add(delay), delay: delay, power: power(r.plan, f1)},
+		{payload: rx2, frequency: f2, dataRate: dr2, at: r.at.Add(delay + time.Second), delay: delay + time.Second, power: power(r.plan, f2)},
+	}}
 }
 
 // encode encrypts the payload, sets the MIC and returns the frame.

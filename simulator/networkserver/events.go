@@ -1,15 +1,16 @@
 package networkserver
 
 import (
+	"encoding/json"
 	"maps"
 	"strings"
 	"time"
 
-	"github.com/chirpstack/chirpstack/api/go/v4/common"
 	"github.com/chirpstack/chirpstack/api/go/v4/integration"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sower-fuota/sower/simulator/radio"
@@ -85,12 +86,55 @@ func (s *Server) encode(m proto.Message) ([]byte, error) {
 		}
 		return payload, err
 	}
-	// As ChirpStack does, with the fields that hold their default value.
-	payload, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
+	payload, err := eventJSON(m)
 	if err == nil && newer && len(payload) > 2 {
 		payload = append([]byte(`{"fieldOfANewerServer":{"value":1},`), payload[1:]...)
 	}
 	return payload, err
+}
+
+// eventJSON encodes an event as ChirpStack does: with the fields that hold their default value, but for those of the
+// messages within that gateways have, which lack them.
+func eventJSON(m proto.Message) ([]byte, error) {
+	payload, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	parts := map[string]json.RawMessage{}
+	m.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if f.Message() != nil && !f.IsMap() && f.Message().ParentFile().Package() == "gw" {
+			parts[f.JSONName()], err = gatewayJSON(f, v)
+		}
+		return err == nil
+	})
+	if err != nil || len(parts) == 0 {
+		return payload, err
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(payload, &fields); err != nil {
+		return nil, err
+	}
+	maps.Copy(fields, parts)
+	return json.Marshal(fields)
+}
+
+// gatewayJSON encodes a field whose type gateways have, or a list of such.
+func gatewayJSON(f protoreflect.FieldDescriptor, v protoreflect.Value) ([]byte, error) {
+	if !f.IsList() {
+		return protojson.Marshal(v.Message().Interface())
+	}
+	list := []byte("[")
+	for i := range v.List().Len() {
+		item, err := protojson.Marshal(v.List().Get(i).Message().Interface())
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 {
+			list = append(list, ',')
+		}
+		list = append(list, item...)
+	}
+	return append(list, ']'), nil
 }
 
 // leave hands a message to the broker.
@@ -110,7 +154,7 @@ func (s *Server) deviceInfo(d *device) *integration.DeviceInfo {
 		DeviceProfileName:  d.profile.Name,
 		DeviceName:         d.Name,
 		DevEui:             d.EUI.String(),
-		DeviceClassEnabled: common.DeviceClass_CLASS_A,
+		DeviceClassEnabled: d.class(),
 		Tags:               maps.Clone(d.Tags),
 	}
 }

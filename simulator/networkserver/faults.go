@@ -242,6 +242,9 @@ func (s *Server) Restart(down time.Duration) {
 		if s.process == process {
 			s.down = false
 			s.arm()
+			for _, d := range s.devices {
+				s.armPing(d)
+			}
 		}
 	})
 }

@@ -19,6 +19,8 @@ const (
 	frameLife = 30 * time.Second
 	// gatewayQueue is how many frames a gateway keeps that are not on the air yet, as packet forwarders do.
 	gatewayQueue = 32
+	// downlinkPriority is what the server makes of a gateway for which none was given. It decides nothing here.
+	downlinkPriority = 10
 )
 
 // gateway is a gateway on the simulated radio or, without one, whoever speaks for it over MQTT.
@@ -62,12 +64,7 @@ func (s *Server) properties(g *gateway) map[string]string {
 	if !g.inRegion {
 		return map[string]string{}
 	}
-	return regionMetadata(g.plan)
-}
-
-// regionMetadata is what the server adds to what a gateway reports.
-func regionMetadata(p *radio.Plan) map[string]string {
-	return map[string]string{"region_config_id": regionID(p), "region_common_name": p.Region.String()}
+	return map[string]string{"region_config_id": regionID(g.plan), "region_common_name": g.plan.Region.String()}
 }
 
 // downlink is what is handed to a gateway: windows in order of preference, of which it uses one.
@@ -86,6 +83,7 @@ type downlinkItem struct {
 	payload   []byte
 	frequency uint32
 	dataRate  int
+	power     int32 // EIRP in dBm
 	copy      uint32
 	at        time.Time     // zero: immediately
 	delay     time.Duration // from the end of the uplink to at; zero: at is GPS time

@@ -35,7 +35,7 @@ func TestCallInFlightHoldsTheWorld(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer t"), 10*time.Second)
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer t"), time.Minute)
 	defer cancel()
 
 	s.mu.Lock()
@@ -55,6 +55,7 @@ func TestCallInFlightHoldsTheWorld(t *testing.T) {
 	if err := <-answered; err != nil {
 		t.Fatal(err)
 	}
+	w.StallAfter = 0 // the server may take its time to let the world go
 	if err := w.Run(ctx, w.Now().Add(time.Hour)); err != nil {
 		t.Errorf("Run after the answer = %v", err)
 	}

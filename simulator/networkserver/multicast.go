@@ -248,7 +248,7 @@ func (s *Server) dispatch(g *group, item *groupItem) error {
 	item.sent++
 	d := &downlink{
 		gateway: gateway, multicast: true,
-		items: []downlinkItem{{payload: payload, frequency: g.conf.Frequency, dataRate: int(g.conf.Dr), copy: item.copy + (item.sent-1)<<8, at: item.emitAt}},
+		items: []downlinkItem{{payload: payload, frequency: g.conf.Frequency, dataRate: int(g.conf.Dr), power: power(gateway.plan, g.conf.Frequency), copy: item.copy + (item.sent-1)<<8, at: item.emitAt}},
 	}
 	d.acked = func(st gw.TxAckStatus, _ int) { // whatever it says
 		if st != gw.TxAckStatus_OK {

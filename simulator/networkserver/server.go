@@ -82,7 +82,8 @@ type DeviceProfile struct {
 	Name                 string
 	Region               airtime.Region // 0: that of Config.Medium
 	FlushQueueOnActivate bool
-	ClassB               bool          // the devices can do it; the server treats them as class A all the same
+	ClassB               bool          // the devices can do it, and say in their uplinks whether they do
+	ClassBTimeout        time.Duration // from the ping slot of a confirmed message until it counts as not received
 	UplinkInterval       time.Duration // that the operator expects of the devices
 	StatusRequests       int           // how often a day a device is asked for battery and margin; 0: never
 
@@ -250,6 +251,15 @@ func listen(what, address string) (net.Listener, error) {
 
 // configure fills defaults and builds the tables.
 func (s *Server) configure() error {
+	for _, step := range []func() error{s.regionsAndLog, s.delays, s.owners, s.tables} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) regionsAndLog() error {
 	c := &s.cfg
 	if c.World == nil || c.Medium == nil {
 		return errors.New("config has no World or no Medium")
@@ -270,6 +280,11 @@ func (s *Server) configure() error {
 	if c.Version == "" {
 		c.Version = "4.19.1"
 	}
+	return nil
+}
+
+func (s *Server) delays() error {
+	c := &s.cfg
 	for _, d := range []struct {
 		name string
 		v    *time.Duration
@@ -296,6 +311,12 @@ func (s *Server) configure() error {
 	if c.DeduplicationDelay+c.DownlinkDataDelay >= c.RX1Delay {
 		return fmt.Errorf("DeduplicationDelay and DownlinkDataDelay take %s, beyond RX1Delay %s", c.DeduplicationDelay+c.DownlinkDataDelay, c.RX1Delay)
 	}
+	return nil
+}
+
+// owners checks the tenant, the keys and the flavour.
+func (s *Server) owners() error {
+	c := &s.cfg
 	tenant, err := parseUUID(c.Tenant.ID)
 	if err != nil {
 		return fmt.Errorf("tenant id %q is not a UUID", c.Tenant.ID)
@@ -318,6 +339,12 @@ func (s *Server) configure() error {
 		return err
 	}
 	s.calls = make([]int, len(c.Faults.Calls))
+	return nil
+}
+
+// tables takes over what is provisioned.
+func (s *Server) tables() error {
+	c := &s.cfg
 	for _, a := range c.Applications {
 		id, err := parseUUID(a.ID)
 		if err != nil {

@@ -4,12 +4,9 @@ import (
 	"math"
 	"time"
 
-	"github.com/brocaar/lorawan"
 	"github.com/chirpstack/chirpstack/api/go/v4/api"
 	"github.com/chirpstack/chirpstack/api/go/v4/integration"
 	"google.golang.org/protobuf/types/known/timestamppb"
-
-	"github.com/sower-fuota/sower/simulator/radio"
 )
 
 // Battery and margin, of which the server asks devices with DevStatusReq (LoRaWAN 1.0.4, section 5.5), as often a day
@@ -20,9 +17,6 @@ const (
 	externalPower  = 0
 	unknownBattery = 255
 )
-
-// statusReqSize is what the request takes of a downlink, in FOpts.
-const statusReqSize = 1
 
 // asksStatus reports whether the next downlink of a device carries DevStatusReq: the first of a session, and one after
 // each interval. It counts as asked whether the downlink arrives or not.
@@ -35,34 +29,10 @@ func (s *Server) asksStatus(d *device) bool {
 	return true
 }
 
-// commands takes the MAC commands of an uplink; phy is decrypted.
-func (s *Server) commands(d *device, r *reception, phy lorawan.PHYPayload, fCnt uint32) {
-	mac := phy.MACPayload.(*lorawan.MACPayload)
-	if err := phy.DecodeFOptsToMACCommands(); err != nil {
-		s.log.Debug("MAC commands", "device", d.EUI, "err", err)
-		return
-	}
-	list := mac.FHDR.FOpts
-	if mac.FPort != nil && *mac.FPort == 0 {
-		list = append(list, mac.FRMPayload...)
-	}
-	for _, p := range list {
-		c, ok := p.(*lorawan.MACCommand)
-		if !ok {
-			continue
-		}
-		if ans, ok := c.Payload.(*lorawan.DevStatusAnsPayload); ok && c.CID == lorawan.DevStatusAns {
-			d.status = ans
-			s.publishStatus(d, r, fCnt)
-			return // one of several would be enough, and the server looks at the first
-		}
-	}
-}
-
 // publishStatus publishes what a device has just said.
-func (s *Server) publishStatus(d *device, r *reception, fCnt uint32) {
+func (s *Server) publishStatus(d *device, r *reception, uplink string) {
 	ev := &integration.StatusEvent{
-		DeduplicationId: s.deduplicationID(d, radio.Uplink, fCnt), // that of the uplink
+		DeduplicationId: uplink,
 		Time:            timestamppb.New(r.at),
 		DeviceInfo:      s.deviceInfo(d),
 		Margin:          int32(d.status.Margin),

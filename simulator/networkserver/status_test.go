@@ -32,6 +32,7 @@ type meter struct {
 	battery uint8
 	margin  int8
 	port0   bool // answers in the payload, on port 0
+	classB  bool // says that it has a beacon, and in its first uplink that its ping slots are 8 s apart
 
 	fCnt    uint32
 	asked   bool
@@ -59,6 +60,10 @@ func (m *meter) send() {
 	port := uint8(2)
 	mac := &lorawan.MACPayload{FHDR: lorawan.FHDR{DevAddr: abpKeys.addr, FCnt: m.fCnt}, FPort: &port, FRMPayload: []lorawan.Payload{&lorawan.DataPayload{Bytes: []byte("x")}}}
 	key := abpKeys.app
+	mac.FHDR.FCtrl.ClassB = m.classB
+	if m.classB && m.fCnt == 0 {
+		mac.FHDR.FOpts = []lorawan.Payload{&lorawan.MACCommand{CID: lorawan.PingSlotInfoReq, Payload: &lorawan.PingSlotInfoReqPayload{Periodicity: 3}}}
+	}
 	if m.asked && m.answers {
 		ans := &lorawan.MACCommand{CID: lorawan.DevStatusAns, Payload: &lorawan.DevStatusAnsPayload{Battery: m.battery, Margin: m.margin}}
 		if m.port0 {
@@ -304,6 +309,19 @@ func TestUpdateDeviceKeys(t *testing.T) {
 		_, err := n.device().Update(metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+tt.key), &api.UpdateDeviceRequest{Device: d})
 		if status.Code(err) != tt.want {
 			t.Errorf("%s: update of %v: %v, want %s", tt.key, d, err, tt.want)
+		}
+	}
+}
+
+// TestSimulatedDeviceTellsItsStatus asks the devices of package fleet, which answer with their next uplink.
+func TestSimulatedDeviceTellsItsStatus(t *testing.T) {
+	for battery, want := range map[uint8]string{50: "50.00 %, external false, unavailable false", 0: "0.00 %, external false, unavailable true"} {
+		n := start(t, options{battery: battery, devices: []int{1}, app: func(int) *model { return &model{period: 60_000} },
+			configure: func(c *networkserver.Config) { c.Profiles[0].StatusRequests = 24 }})
+		n.run(90 * time.Minute)
+		got := n.statuses()
+		if len(got) != 2 || !strings.HasSuffix(got[0], want) || !strings.HasSuffix(got[1], want) {
+			t.Errorf("battery %d: %q, want one an hour: %s", battery, got, want)
 		}
 	}
 }

@@ -155,6 +155,7 @@ type event struct {
 }
 
 type options struct {
+	battery   uint8 // percent, of the devices
 	devices   []int // numbers, in order of registration
 	up, down  float64
 	gateways  int
@@ -211,7 +212,7 @@ func start(t *testing.T, o options) *simnet {
 		} else if o.other != nil {
 			app = o.other(i)
 		}
-		if _, err := f.Add(fleet.DeviceConfig{EUI: eui(i), AppKey: appKey(i), DataRate: 5, App: app, PowerUp: time.Duration(i) * time.Second}); err != nil {
+		if _, err := f.Add(fleet.DeviceConfig{EUI: eui(i), AppKey: appKey(i), DataRate: 5, App: app, PowerUp: time.Duration(i) * time.Second, Battery: o.battery}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/brocaar/lorawan"
+	"github.com/chirpstack/chirpstack/api/go/v4/common"
 	"github.com/chirpstack/chirpstack/api/go/v4/gw"
 	"github.com/chirpstack/chirpstack/api/go/v4/integration"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/simulator/radio"
+	"github.com/sower-fuota/sower/simulator/world"
 )
 
 type device struct {
@@ -28,9 +30,14 @@ type device struct {
 	queue    []*queueItem
 	lastSeen time.Time
 	heardBy  []lorawan.EUI64 // gateways of the last uplink, best first
+	context  []byte          // of the first of them
 	uplinks  metrics
 	status   *lorawan.DevStatusAnsPayload // nil: the device never told
 	updated  time.Time
+
+	classB    bool
+	pingAfter time.Time    // no ping slot before
+	pinging   *world.Event // the next look at the queue
 
 	// Of the API only: they change nothing here.
 	description   string
@@ -46,6 +53,7 @@ type session struct {
 	fCntDown uint32 // next
 
 	statusAsked time.Time // zero: never
+	ping        pingSlots
 }
 
 // reception collects what the gateways say of one uplink until the de-duplication delay is over.
@@ -163,11 +171,10 @@ func (s *Server) join(r *reception, phy lorawan.PHYPayload) {
 	s.activate(d, ses)
 	d.lastSeen = r.at
 	d.remember(r)
-	s.transmit(r, r.plan.JoinDelay, payload, payload, func(_ *downlink, status gw.TxAckStatus, _ int) {
-		if status != gw.TxAckStatus_OK {
-			s.publishLog(d, integration.LogLevel_ERROR, integration.LogCode_DOWNLINK_GATEWAY, status.String(), nil)
-		}
-	})
+	if dl := s.windows(r, r.plan.JoinDelay, payload, payload); dl != nil {
+		dl.acked = func(gw.TxAckStatus, int) {} // whatever it says
+		s.hand(dl)
+	}
 	s.publish(d, "join", &integration.JoinEvent{
 		DeduplicationId: s.deduplicationID(d, radio.JoinRequest, uint32(request.DevNonce)),
 		Time:            timestamppb.New(s.world.Now()),
@@ -231,19 +238,17 @@ func (s *Server) data(r *reception, phy lorawan.PHYPayload) {
 	}
 	confirmed := phy.MHDR.MType == lorawan.ConfirmedDataUp
 	rxInfo := r.rxInfo()
-	if len(d.queue) > 0 && d.queue[0].pending {
-		item, acked := d.queue[0], mac.FHDR.FCtrl.ACK
-		s.at(s.world.Now(), "acknowledgement", func() { s.acknowledge(d, item, acked) })
-	}
+	uplink := s.deduplicationID(d, radio.Uplink, fCnt)
+	pingInfo := s.commands(d, r, phy, uplink)
 	s.at(s.world.Now().Add(s.cfg.DownlinkDataDelay), "downlink opportunity", func() {
 		if d.session == ses {
-			s.answer(d, r, confirmed)
+			s.answer(d, r, uplink, confirmed, pingInfo)
+			s.armPing(d)
 		}
 	})
 	s.clock(d, r.at, uint8(fPort), data)
-	s.commands(d, r, phy, fCnt)
 	s.publish(d, "up", &integration.UplinkEvent{
-		DeduplicationId: s.deduplicationID(d, radio.Uplink, fCnt),
+		DeduplicationId: uplink,
 		Time:            rxInfo[0].GwTime,
 		DeviceInfo:      s.deviceInfo(d),
 		DevAddr:         ses.addr.String(),
@@ -257,6 +262,11 @@ func (s *Server) data(r *reception, phy lorawan.PHYPayload) {
 		TxInfo:          &gw.UplinkTxInfo{Frequency: r.frame.Frequency, Modulation: modulation(r.plan, r.frame.DataRate)},
 		RegionConfigId:  regionID(r.plan),
 	})
+	d.setClass(mac.FHDR.FCtrl.ClassB)
+	if d.pending() && mac.FHDR.FCtrl.ACK {
+		s.acknowledge(d, uplink, true)
+	}
+	s.armPing(d)
 }
 
 // identify finds the device of a frame by address, counter and MIC, and sets the counter's upper half in mac.
@@ -278,7 +288,7 @@ func (s *Server) identify(phy lorawan.PHYPayload, mac *lorawan.MACPayload) (d *d
 }
 
 func (d *device) remember(r *reception) {
-	d.heardBy = d.heardBy[:0]
+	d.heardBy, d.context = d.heardBy[:0], r.heard[0].context
 	for _, h := range r.heard {
 		d.heardBy = append(d.heardBy, h.gateway)
 	}
@@ -297,7 +307,7 @@ func (r *reception) rxInfo() []*gw.UplinkRxInfo {
 			Snr:               h.signal.SNR,
 			Channel:           uint32(r.plan.Channel(r.frame.Frequency)),
 			Context:           h.context,
-			Metadata:          regionMetadata(r.plan),
+			Location:          &common.Location{},
 			CrcStatus:         gw.CRCStatus_CRC_OK,
 		}
 	}

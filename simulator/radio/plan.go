@@ -2,6 +2,7 @@ package radio
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sower-fuota/sower/airtime"
@@ -14,27 +15,31 @@ type Plan struct {
 	Region    airtime.Region
 	JoinDelay time.Duration // end of a join request to RX1
 
-	channels []channel
+	channels []UplinkChannel
 	down     []uint32 // downlink channels of the plans whose RX1 is not on the uplink's frequency
 	rx1      []int    // downlink data rate by uplink data rate; nil: the same
 }
 
-type channel struct {
-	frequency    uint32
-	minDR, maxDR int
+// UplinkChannel is a channel with the range of the data rates that it takes.
+type UplinkChannel struct {
+	Frequency    uint32
+	MinDR, MaxDR int
 }
+
+// Takes reports whether a device sends at a data rate on the channel.
+func (c UplinkChannel) Takes(dr int) bool { return c.MinDR <= dr && dr <= c.MaxDR }
 
 // NewPlan returns the plan of a region.
 func NewPlan(r airtime.Region) (*Plan, error) {
 	p := &Plan{Region: r, JoinDelay: 5 * time.Second}
 	same := func(frequencies ...uint32) {
 		for _, f := range frequencies {
-			p.channels = append(p.channels, channel{f, 0, 5})
+			p.channels = append(p.channels, UplinkChannel{f, 0, 5})
 		}
 	}
 	raster := func(n int, first, step uint32, minDR, maxDR int) {
 		for i := range n {
-			p.channels = append(p.channels, channel{first + uint32(i)*step, minDR, maxDR})
+			p.channels = append(p.channels, UplinkChannel{first + uint32(i)*step, minDR, maxDR})
 		}
 	}
 	switch r {
@@ -78,8 +83,8 @@ func EU868() *Plan {
 func (p *Plan) Uplink(dr int, bits uint64) (frequency uint32, err error) {
 	var usable []uint32
 	for _, c := range p.channels {
-		if c.minDR <= dr && dr <= c.maxDR {
-			usable = append(usable, c.frequency)
+		if c.Takes(dr) {
+			usable = append(usable, c.Frequency)
 		}
 	}
 	if len(usable) == 0 {
@@ -91,7 +96,7 @@ func (p *Plan) Uplink(dr int, bits uint64) (frequency uint32, err error) {
 // Channel is the index of an uplink channel; 0 for a frequency that is none.
 func (p *Plan) Channel(frequency uint32) int {
 	for i, c := range p.channels {
-		if c.frequency == frequency {
+		if c.Frequency == frequency {
 			return i
 		}
 	}
@@ -102,10 +107,17 @@ func (p *Plan) Channel(frequency uint32) int {
 func (p *Plan) Channels() []uint32 {
 	out := make([]uint32, len(p.channels))
 	for i, c := range p.channels {
-		out[i] = c.frequency
+		out[i] = c.Frequency
 	}
 	return out
 }
+
+// Uplinks lists the uplink channels by index.
+func (p *Plan) Uplinks() []UplinkChannel { return slices.Clone(p.channels) }
+
+// Fixed reports whether the region has a fixed set of channels, as US915 and AU915 have: none can be added to it, and RX1 is
+// not on the frequency of the uplink.
+func (p *Plan) Fixed() bool { return p.rx1 != nil }
 
 // RX1 is the first receive window after an uplink.
 func (p *Plan) RX1(frequency uint32, dr int) (uint32, int) {
@@ -116,6 +128,24 @@ func (p *Plan) RX1(frequency uint32, dr int) (uint32, int) {
 		dr = 0
 	}
 	return p.down[p.Channel(frequency)%len(p.down)], p.rx1[dr]
+}
+
+// MaxRX1Offset is the largest RX1DROffset by which RX1 is slower by as many data rates, down to the slowest of the region.
+// Offsets that make it faster are not modelled.
+func (p *Plan) MaxRX1Offset() int {
+	if p.Region == airtime.US915 {
+		return 3
+	}
+	return 5
+}
+
+// RX1Rate is the data rate of RX1 after an uplink at data rate dr, with an RX1DROffset of 0..[Plan.MaxRX1Offset].
+func (p *Plan) RX1Rate(dr, offset int) int {
+	if p.rx1 == nil {
+		return max(dr-offset, 0)
+	}
+	// The RX1DROffset tables of RP002-1.0.3 for US915 and AU915: DR8..DR13, counted from RX1 after DR0.
+	return min(max(p.rx1[0]+dr-offset, 8), 13)
 }
 
 // MaxPayload is the largest application payload of a frame without MAC commands.

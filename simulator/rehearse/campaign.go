@@ -27,14 +27,14 @@ import (
 // CampaignConfig describes the rehearsal of a campaign as it would really run: the campaign's own specification, for
 // devices that are modelled after what is known of the real ones.
 //
-// Every device has a home gateway, drawn from those of its session, and hears no other. Root keys are made up: a
+// The regions are those of the sessions; each has a radio of its own, with its gateways and devices, before the same network
+// server. Every device has a home gateway, drawn from those of its session, and hears no other. Root keys are made up: a
 // rehearsal needs no secret of the fleet. Devices are of LoRaWAN 1.0.x, whatever the real ones are. A device with the
 // device library also stands in for any other with TS006, to which a raw block may be sent.
 type CampaignConfig struct {
 	Seed    uint64
 	Start   time.Time
 	Spec    campaign.Spec
-	Region  airtime.Region
 	Members []Member
 	// UplinkInterval is the time between two uplinks of a device.
 	UplinkInterval time.Duration
@@ -113,17 +113,26 @@ func RunCampaign(ctx context.Context, cfg CampaignConfig) (CampaignReport, error
 type stage struct {
 	cfg      CampaignConfig
 	world    *world.World
-	medium   *radio.Medium
-	fleet    *fleet.Fleet
+	air      homes
+	process  radio.Process
+	places   []place // in order of the sessions
 	server   *networkserver.Server
 	campaign *campaign.Campaign
 	models   map[network.EUI64]software
 	broken   error
 }
 
+// place is a region with its radio and its devices.
+type place struct {
+	region  airtime.Region
+	medium  *radio.Medium
+	fleet   *fleet.Fleet
+	profile string // id of the device profile
+}
+
 // newStage makes the world of a campaign. The caller closes it, after an error too.
 func newStage(cfg CampaignConfig) (*stage, error) {
-	s := &stage{cfg: cfg, world: world.New(cfg.Start), models: map[network.EUI64]software{}}
+	s := &stage{cfg: cfg, world: world.New(cfg.Start), air: homes{}, models: map[network.EUI64]software{}}
 	s.world.StallAfter = cfg.StallAfter
 	var err error
 	if err = cfg.Air.Validate(); err != nil {
@@ -132,41 +141,32 @@ func newStage(cfg CampaignConfig) (*stage, error) {
 	if s.campaign, err = campaign.New(cfg.Spec); err != nil {
 		return s, err
 	}
-	plan, err := radio.NewPlan(cfg.Region)
-	if err != nil {
+	if s.process, err = cfg.Air.around(s.air, cfg.Seed, cfg.Start); err != nil {
 		return s, err
 	}
-	air := homes{}
-	process, err := cfg.Air.around(air, cfg.Seed, cfg.Start)
-	if err != nil {
-		return s, err
-	}
-	s.medium = radio.NewMedium(s.world, plan, process)
-	if err = cfg.Air.interfere(s.medium); err != nil {
-		return s, err
-	}
-	s.fleet, err = fleet.New(fleet.Config{World: s.world, Medium: s.medium, Seed: cfg.Seed, Failed: s.failed})
-	if err != nil {
-		return s, err
-	}
-	token := networkserver.UUID(cfg.Seed, "token")
 	server := networkserver.Config{
-		World: s.world, Medium: s.medium, Seed: cfg.Seed, Token: token,
+		World: s.world, Seed: cfg.Seed, Token: networkserver.UUID(cfg.Seed, "token"),
 		Tenant:       networkserver.Tenant{ID: networkserver.UUID(cfg.Seed, "tenant"), Name: "rehearsal"},
 		Applications: []networkserver.Application{{ID: cfg.Spec.Application, Name: "rehearsal"}},
-		Profiles:     []networkserver.DeviceProfile{{ID: networkserver.UUID(cfg.Seed, "profile"), Name: "modelled"}},
 	}
 	members := map[network.EUI64]Member{}
 	for _, m := range cfg.Members {
 		members[m.EUI] = m
 	}
-	var gateways []network.EUI64
+	gateways := map[network.EUI64]airtime.Region{}
 	for i := range s.campaign.Sessions() {
 		spec := s.spec(i)
+		p, err := s.place(spec, &server)
+		if err != nil {
+			return s, err
+		}
 		for _, gw := range spec.Gateways {
-			if !slices.Contains(gateways, gw) {
-				gateways = append(gateways, gw)
-				server.Gateways = append(server.Gateways, networkserver.Gateway{ID: lorawan.EUI64(gw), Name: gw.String()})
+			switch region, known := gateways[gw]; {
+			case !known:
+				gateways[gw] = p.region
+				server.Gateways = append(server.Gateways, networkserver.Gateway{ID: lorawan.EUI64(gw), Name: gw.String(), Region: p.region})
+			case region != p.region:
+				return s, fmt.Errorf("rehearse: gateway %s sends in %s and in %s", gw, region, p.region)
 			}
 		}
 		for _, t := range spec.Devices {
@@ -174,13 +174,43 @@ func newStage(cfg CampaignConfig) (*stage, error) {
 			if !known {
 				return s, fmt.Errorf("rehearse: nothing is known of device %s of session %s", t.EUI, spec.ID)
 			}
-			if err := s.add(spec, m, air, &server); err != nil {
+			if err := s.add(spec, m, p, &server); err != nil {
 				return s, err
 			}
 		}
 	}
 	s.server, err = networkserver.New(server)
 	return s, err
+}
+
+// place returns the region of a session, and makes it if it is the first there.
+func (s *stage) place(spec session.Spec, server *networkserver.Config) (place, error) {
+	region, err := airtime.ParseRegion(spec.Plan.Region)
+	if err != nil {
+		return place{}, fmt.Errorf("rehearse: session %s: %w", spec.ID, err)
+	}
+	if i := slices.IndexFunc(s.places, func(p place) bool { return p.region == region }); i >= 0 {
+		return s.places[i], nil
+	}
+	plan, err := radio.NewPlan(region)
+	if err != nil {
+		return place{}, err
+	}
+	p := place{region: region, medium: radio.NewMedium(s.world, plan, s.process), profile: networkserver.UUID(s.cfg.Seed, "profile "+region.String())}
+	if err := s.cfg.Air.interfere(p.medium); err != nil {
+		return place{}, err
+	}
+	if p.fleet, err = fleet.New(fleet.Config{World: s.world, Medium: p.medium, Seed: s.cfg.Seed, Failed: s.failed}); err != nil {
+		return place{}, err
+	}
+	s.places = append(s.places, p)
+	if server.Medium == nil {
+		server.Medium = p.medium
+	} else {
+		server.Media = append(server.Media, p.medium)
+	}
+	server.Profiles = append(server.Profiles, networkserver.DeviceProfile{ID: p.profile, Name: "modelled in " + region.String(), Region: region})
+	return p, nil
 }
 
 // spec returns the specification of a session.
@@ -195,7 +225,7 @@ func (s *stage) spec(i int) session.Spec {
 }
 
 // add puts a device into the world, and provisions it on the server.
-func (s *stage) add(spec session.Spec, m Member, air homes, server *networkserver.Config) error {
+func (s *stage) add(spec session.Spec, m Member, p place, server *networkserver.Config) error {
 	eui := lorawan.EUI64(m.EUI)
 	id := binary.BigEndian.Uint64(m.EUI[:])
 	h := radio.Hash(s.cfg.Seed, id, 3)
@@ -209,11 +239,11 @@ func (s *stage) add(spec session.Spec, m Member, air homes, server *networkserve
 	if err != nil {
 		return fmt.Errorf("rehearse: device %s: %w", m.EUI, err)
 	}
-	air[eui] = home{lorawan.EUI64(spec.Gateways[h%uint64(len(spec.Gateways))]), link}
+	s.air[eui] = home{lorawan.EUI64(spec.Gateways[h%uint64(len(spec.Gateways))]), link}
 	keys := networkserver.Keys{AppKey: rootKey(s.cfg.Seed, id, 1), GenAppKey: rootKey(s.cfg.Seed, id, 2)}
 	var d software
 	if m.Stock.Stack != 0 {
-		d, err = s.newStock(spec, m, keys.GenAppKey)
+		d, err = s.newStock(spec, p.region, m, keys.GenAppKey)
 	} else if r := spec.Raw; r != nil && r.Proof != session.ProofVersion {
 		err = errors.New("a raw block needs a stack to take it")
 	} else {
@@ -226,8 +256,8 @@ func (s *stage) add(spec session.Spec, m Member, air homes, server *networkserve
 		return fmt.Errorf("rehearse: device %s: %w", m.EUI, err)
 	}
 	s.models[m.EUI] = d
-	_, err = s.fleet.Add(fleet.DeviceConfig{
-		EUI: eui, AppKey: keys.AppKey, DataRate: s.uplinkRate(), App: d,
+	_, err = p.fleet.Add(fleet.DeviceConfig{
+		EUI: eui, AppKey: keys.AppKey, DataRate: uplinkRate(p.medium.Plan()), App: d, Battery: m.Battery,
 		PowerUp:     time.Duration(h >> 8 % uint64(s.cfg.UplinkInterval)),
 		ClockOffset: time.Duration(h>>32%7200)*time.Second - time.Hour, // wrong by up to an hour
 	})
@@ -235,15 +265,15 @@ func (s *stage) add(spec session.Spec, m Member, air homes, server *networkserve
 		return fmt.Errorf("rehearse: device %s: %w", m.EUI, err)
 	}
 	server.Devices = append(server.Devices, networkserver.Device{EUI: eui, Name: m.EUI.String(), Application: s.cfg.Spec.Application,
-		Profile: server.Profiles[0].ID, Keys: &keys})
+		Profile: p.profile, Keys: &keys})
 	return nil
 }
 
 // uplinkRate is the highest data rate at which a device may send everything the packages say.
-func (s *stage) uplinkRate() int {
+func uplinkRate(p *radio.Plan) int {
 	best := 0
 	for dr := range 8 {
-		if _, err := s.medium.Plan().Uplink(dr, 0); err == nil {
+		if _, err := p.Uplink(dr, 0); err == nil {
 			best = dr
 		}
 	}
@@ -277,7 +307,7 @@ func (hs homes) Carry(k radio.Key, at time.Time) (radio.Signal, bool) {
 // run runs the campaign by the real engine, over the real integration.
 func (s *stage) run(ctx context.Context, clock network.Clock) error {
 	nw, err := chirpstack.Dial(chirpstack.Config{
-		Server: s.server.GRPCAddress(), Token: networkserver.UUID(s.cfg.Seed, "token"), Region: s.cfg.Region,
+		Server: s.server.GRPCAddress(), Token: networkserver.UUID(s.cfg.Seed, "token"),
 		MQTT: "mqtt://" + s.server.MQTTAddress(),
 	})
 	if err != nil {
@@ -312,7 +342,11 @@ func (s *stage) result(ran bool) CampaignReport {
 		if st, ok := s.models[row.EUI].(stock); ok {
 			d.Holds = st.holds()
 		}
-		if dev := s.fleet.Device(lorawan.EUI64(row.EUI)); dev != nil {
+		for _, p := range s.places {
+			dev := p.fleet.Device(lorawan.EUI64(row.EUI))
+			if dev == nil {
+				continue
+			}
 			st := dev.Stats()
 			d.Multicasts, d.MulticastsLost, d.Uplinks = st.Multicasts, st.MulticastsLost+st.MulticastsDeaf, st.Uplinks
 			r.Uplinks += st.Uplinks
@@ -326,7 +360,7 @@ func (s *stage) close() {
 	if s.server != nil {
 		s.server.Close()
 	}
-	if s.fleet != nil {
-		s.fleet.Close()
+	for _, p := range s.places {
+		p.fleet.Close()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,7 +44,7 @@ func twoWaves(t *testing.T, n int) rehearse.CampaignConfig {
 	t.Helper()
 	block := sign(t, 4000)
 	app := networkserver.UUID(1, "application")
-	cfg := rehearse.CampaignConfig{Seed: 1, Start: time.Date(2026, 11, 22, 6, 0, 0, 0, time.UTC), Region: airtime.EU868,
+	cfg := rehearse.CampaignConfig{Seed: 1, Start: time.Date(2026, 11, 22, 6, 0, 0, 0, time.UTC),
 		UplinkInterval: 10 * time.Minute, Spec: campaign.Spec{ID: "meters", Application: app}}
 	caps := network.Capabilities{Name: "ChirpStack", ReportsSent: true, MulticastClasses: []network.Class{network.ClassC}}
 	number := 0
@@ -74,6 +75,7 @@ func twoWaves(t *testing.T, n int) rehearse.CampaignConfig {
 // TestRunCampaign rehearses two waves in both versions of the packages, twice: all devices must run the new version,
 // as the campaign says, and both runs must be the same.
 func TestRunCampaign(t *testing.T) {
+	t.Parallel()
 	cfg := twoWaves(t, 8)
 	var reports [2]string
 	for i := range reports {
@@ -108,9 +110,49 @@ func TestRunCampaign(t *testing.T) {
 	}
 }
 
+// overseas moves a session to US915, with a gateway of its own.
+func overseas(t *testing.T, ss *session.Spec) {
+	t.Helper()
+	p, err := plan.Make(plan.Input{Block: ss.Block, Region: airtime.US915, DataRate: plan.Automatic, Devices: len(ss.Devices), Gateways: 1, Matrix: ss.Plan.Matrix,
+		Loss: []float64{0.1}, Capabilities: ss.Capabilities, Repeater: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ss.Plan, ss.Gateways = p, []network.EUI64{{0xbb, 7: 1}}
+}
+
+// TestRunCampaignInTwoRegions has the first wave and half of the second in EU868, the rest in US915 at the same time.
+func TestRunCampaignInTwoRegions(t *testing.T) {
+	t.Parallel()
+	cfg := twoWaves(t, 8)
+	abroad := &cfg.Spec.Waves[1].Sessions[1]
+	overseas(t, abroad)
+	r, err := rehearse.RunCampaign(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.Ran || r.Progress.Updated != 24 {
+		t.Errorf("ran to its end: %t, %d of 24 updated: %+v", r.Ran, r.Progress.Updated, r.Progress)
+	}
+	for _, d := range r.Devices {
+		if d.Runs != target || d.Uplinks == 0 || d.Multicasts == 0 {
+			t.Errorf("device %s of %s: %+v", d.EUI, d.Session, d)
+		}
+	}
+	abroad.Gateways = cfg.Spec.Waves[0].Sessions[0].Gateways
+	if _, err := rehearse.RunCampaign(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "sends in EU868 and in US915") {
+		t.Errorf("one gateway in two regions: %v", err)
+	}
+	abroad.Plan.Region = "CN470"
+	if _, err := rehearse.RunCampaign(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "CN470") {
+		t.Errorf("a region that there is not: %v", err)
+	}
+}
+
 // TestRunCampaignFindsFaults lets devices fail: each must end with its cause, on the old version. The thresholds would
 // take the others out before.
 func TestRunCampaignFindsFaults(t *testing.T) {
+	t.Parallel()
 	cfg := twoWaves(t, 6)
 	cfg.Spec.Policy.Thresholds = campaign.Thresholds{MinSuccess: -1, MaxFailure: 1, MaxSilence: 1}
 	faults := map[int]model.Fault{0: {RollsBack: diag.CauseSelfTestFailed}, 1: {Refuses: diag.CauseBaseMismatch}, 2: {SilentAfterBoot: true}, 3: {WrongKey: true}}
@@ -139,6 +181,7 @@ func TestRunCampaignFindsFaults(t *testing.T) {
 // TestRunCampaignInBursts loses the same share of frames in stretches, with outages and with frames that destroy one
 // another: the campaign sends otherwise than when each frame is lost on its own, and completes all the same.
 func TestRunCampaignInBursts(t *testing.T) {
+	t.Parallel()
 	calm := map[int]string{} // by devices in each session
 	for _, tt := range []struct {
 		n        int // devices in each session

@@ -33,6 +33,7 @@ func (l *listener) Close() error { return nil }
 
 // TestClassBEnergy compares the energy in the plan with that of a simulated device that hears all of it.
 func TestClassBEnergy(t *testing.T) {
+	t.Parallel()
 	for _, rate := range []int{3, 5} {
 		for _, periodicity := range []uint8{0, 2, 7} {
 			snr := 20.0

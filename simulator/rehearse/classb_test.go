@@ -27,7 +27,7 @@ func classB(t *testing.T, n int, in plan.Input) rehearse.CampaignConfig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := rehearse.CampaignConfig{Seed: 1, Start: time.Date(2026, 11, 22, 6, 0, 0, 0, time.UTC), Region: airtime.EU868, UplinkInterval: 10 * time.Minute}
+	cfg := rehearse.CampaignConfig{Seed: 1, Start: time.Date(2026, 11, 22, 6, 0, 0, 0, time.UTC), UplinkInterval: 10 * time.Minute}
 	ss := session.Spec{ID: "meters", Application: networkserver.UUID(1, "application"), Block: block, Target: target, Plan: p,
 		Gateways: []network.EUI64{{0xaa, 7: 1}, {0xaa, 7: 2}}, McAddr: 0x01000000, McKey: network.Key{1},
 		Capabilities: caps, Timing: session.Timing{UplinkInterval: cfg.UplinkInterval}}
@@ -47,6 +47,7 @@ func classB(t *testing.T, n int, in plan.Input) rehearse.CampaignConfig {
 // TestClassB rehearses a campaign in ping slots, chosen by the planner or imposed: with a tenth of all frames and beacons
 // lost all devices are updated, at an airtime near the planned one, within the first window.
 func TestClassB(t *testing.T) {
+	t.Parallel()
 	four, seven := uint8(4), uint8(7)
 	for _, in := range []plan.Input{
 		{Class: network.ClassB, DataRate: 3},

@@ -86,6 +86,7 @@ func (tr transcript) has(t *testing.T, group string, lines ...string) {
 }
 
 func TestEveryDeviceIsUpdated(t *testing.T) {
+	t.Parallel()
 	s := newSigner(t)
 	u := s.update(s.image("beacon-1.0.0.bin", 0), s.image("beacon-1.1.0.bin", 1))
 	said := transcript{}
@@ -124,6 +125,7 @@ func TestEveryDeviceIsUpdated(t *testing.T) {
 // Every failure leaves the devices on 1.0.0, running and reachable, and the campaign says at which step and
 // why: on the emulated device, where it is executed, and on a host device.
 func TestFailuresAreReportedAndHarmless(t *testing.T) {
+	t.Parallel()
 	s, stranger := newSigner(t), newSigner(t)
 	old, new := s.image("beacon-1.0.0.bin", 0), s.image("beacon-1.1.0.bin", 1)
 	otherBase := s.image("beacon-1.1.0-hang.bin", 0)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/engine/session"
 	"github.com/sower-fuota/sower/firmware-stub/device/modem"
 	"github.com/sower-fuota/sower/simulator/fleet"
@@ -48,9 +49,9 @@ func (s stock) holds() bool { return bytes.Equal(s.Complete(), s.block) }
 
 // newStock makes a device without the device library. Once it has installed the block it sends the uplink that proves it,
 // if the campaign waits for one.
-func (s *stage) newStock(spec session.Spec, m Member, key [16]byte) (software, error) {
-	if s.cfg.Region.String() != "EU868" {
-		return nil, fmt.Errorf("region %s, but devices of other stacks are modelled for EU868 only", s.cfg.Region)
+func (s *stage) newStock(spec session.Spec, region airtime.Region, m Member, key [16]byte) (software, error) {
+	if region != airtime.EU868 {
+		return nil, fmt.Errorf("region %s, but devices of other stacks are modelled for EU868 only", region)
 	}
 	cfg := foreign.Config{Stack: m.Stock.Stack, GenAppKey: key, Version: m.Packages, Seed: s.cfg.Seed, MaxFragments: m.Stock.MaxFragments,
 		MaxFragSize: m.Stock.MaxFragSize, MaxRedundancy: m.Stock.MaxRedundancy, Heartbeat: uint32(max(s.cfg.UplinkInterval/time.Second, 1)), Install: s.cfg.Patch}

@@ -25,7 +25,7 @@ func rawCampaign(t *testing.T, n int, raw session.Raw) rehearse.CampaignConfig {
 	t.Helper()
 	block := bytes.Repeat([]byte("sower "), 700)
 	caps := network.Capabilities{Name: "ChirpStack", ReportsSent: true, MulticastClasses: []network.Class{network.ClassC}}
-	cfg := rehearse.CampaignConfig{Seed: 1, Start: time.Date(2026, 11, 22, 6, 0, 0, 0, time.UTC), Region: airtime.EU868,
+	cfg := rehearse.CampaignConfig{Seed: 1, Start: time.Date(2026, 11, 22, 6, 0, 0, 0, time.UTC),
 		UplinkInterval: 10 * time.Minute, Limit: 10 * 24 * time.Hour,
 		Spec: campaign.Spec{ID: "stock", Application: networkserver.UUID(1, "application"), Waves: []campaign.Wave{{Name: "all"}}}}
 	number := 0
@@ -58,6 +58,7 @@ func rawCampaign(t *testing.T, n int, raw session.Raw) rehearse.CampaignConfig {
 // TestRawBlock rehearses a raw-block campaign on stock devices: with the block alone as proof all end unproven, with an
 // uplink rule updated, and nobody is called either who does not hold the block.
 func TestRawBlock(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		raw  session.Raw
 		want session.Stage
@@ -96,6 +97,7 @@ func TestRawBlock(t *testing.T) {
 // TestRawBlockTooLarge has devices built with the defaults of LoRaMac-node, and some that lose more than their matrix
 // repairs: they must not end as holding what they do not hold.
 func TestRawBlockTooLarge(t *testing.T) {
+	t.Parallel()
 	cfg := rawCampaign(t, 4, session.Raw{Proof: session.ProofBlock})
 	cfg.Spec.Policy.Thresholds = campaign.Thresholds{MinSuccess: -1, MaxFailure: 1, MaxSilence: 1}
 	small, lossy := 0, 0
@@ -129,12 +131,13 @@ func TestRawBlockTooLarge(t *testing.T) {
 
 // What cannot be rehearsed is refused.
 func TestRawBlockRefused(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		say    string
 		change func(*rehearse.CampaignConfig)
 	}{
 		{"a raw block needs a stack", func(c *rehearse.CampaignConfig) { c.Members[3].Stock = rehearse.Stock{} }},
-		{"EU868 only", func(c *rehearse.CampaignConfig) { c.Region = airtime.US915 }},
+		{"EU868 only", func(c *rehearse.CampaignConfig) { c.Spec.Waves[0].Sessions[0].Plan.Region = "US915" }},
 		{"no version 2", func(c *rehearse.CampaignConfig) { c.Members[20].Stock.Stack = foreign.Zephyr }},
 	} {
 		cfg := rawCampaign(t, 6, session.Raw{})

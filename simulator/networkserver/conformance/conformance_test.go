@@ -108,7 +108,7 @@ func TestSuiteFindsADeviation(t *testing.T) {
 }
 
 // TestOwnServerInRealTime runs the suite as it runs against a real server: two worlds, both driven by the wall clock,
-// which meet in nothing but sockets. It takes eight minutes and wants SOWER_PROOF=1.
+// which meet in nothing but sockets. It takes ten minutes and wants SOWER_PROOF=1.
 func TestOwnServerInRealTime(t *testing.T) {
 	if os.Getenv("SOWER_PROOF") == "" {
 		t.Log("SOWER_PROOF is not set")
@@ -152,7 +152,7 @@ func realTime(t *testing.T, address, token, broker string) (*conformance.Report,
 }
 
 // TestRealServer runs the suite against the server that CHIRPSTACK_URL (host:port of the API), CHIRPSTACK_TOKEN (key
-// of an administrator) and CHIRPSTACK_MQTT (mqtt://host:port) name, in real time: about six minutes. Without them
+// of an administrator) and CHIRPSTACK_MQTT (mqtt://host:port) name, in real time: about ten minutes. Without them
 // there is nothing to do.
 func TestRealServer(t *testing.T) {
 	address, token, broker := os.Getenv("CHIRPSTACK_URL"), os.Getenv("CHIRPSTACK_TOKEN"), os.Getenv("CHIRPSTACK_MQTT")
@@ -177,7 +177,7 @@ func TestRealServer(t *testing.T) {
 
 // TestAsTheRealServer compares what a real ChirpStack 4.20.0-test.1 said on 2026-11-22, on SQLite and on PostgreSQL, with
 // what the project's server says: the same transcript, line by line. The statements, which hold measured times, must have
-// the same verdict. The section on battery, margin and changes of a device is of a later run of that day.
+// the same verdict.
 func TestAsTheRealServer(t *testing.T) {
 	lines := func(file string) []string {
 		text, err := os.ReadFile("testdata/" + file + ".txt")

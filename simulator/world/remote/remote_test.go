@@ -56,7 +56,6 @@ func startProcess(t *testing.T, w *world.World, heard func(string)) *remote.Proc
 // A process sleeps and wakes in virtual time, the world waits for it, and it ends when it is told to.
 func TestProcess(t *testing.T) {
 	w := world.New(start)
-	w.StallAfter = 20 * time.Second
 	var said []string
 	p := startProcess(t, w, func(line string) {
 		if strings.HasPrefix(line, "it is") {
@@ -79,7 +78,6 @@ func TestProcess(t *testing.T) {
 // A process that is killed while it is busy holds the world no longer.
 func TestKill(t *testing.T) {
 	w := world.New(start)
-	w.StallAfter = 20 * time.Second
 	killed := make(chan struct{})
 	var p *remote.Process
 	ready := make(chan struct{})
