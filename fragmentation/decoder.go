@@ -24,8 +24,8 @@ var (
 //
 // Memory is M*(FragSize+25) bytes from the start, and M/8 bytes for each parity fragment that
 // currently stands in for a missing uncoded one, never more of them than fragments are missing.
-// At the limits of TS004 that is 4.6 MB (M = 16383) and 8.4 MB (M = 8192, parity only). Nothing
-// an input can hold makes it grow further.
+// At the limits of TS004 that is 4.6 MB for M = 16383, which leaves no parity, and 12 MB at most, for
+// M near 9300 and parity alone. Nothing an input can hold makes it grow further.
 //
 // A Decoder is for one goroutine at a time.
 type Decoder struct {

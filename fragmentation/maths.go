@@ -232,13 +232,6 @@ func OverCap(m, limit int, p float64) float64 {
 	return min(over, 1)
 }
 
-// CarouselPasses returns how often m uncoded fragments must be repeated, without any parity, so
-// that all devices of loss p (0 < p < 1) have each of them with probability 1-eta. Many device
-// stacks drop repeated uncoded fragments.
-func CarouselPasses(m, devices int, p, eta float64) float64 {
-	return max(1, math.Log(float64(m)*float64(devices)/eta)/-math.Log(p))
-}
-
 // FewLossesFailure bounds the probability that a device which lost so many uncoded fragments
 // (1..about 10) is incomplete with extra more parity fragments than that: the sum over all
 // combinations of its losses of the chance that every row holds an even number of them. V1
@@ -247,7 +240,7 @@ func CarouselPasses(m, devices int, p, eta float64) float64 {
 func FewLossesFailure(matrix Matrix, lost, extra int) float64 {
 	density := 0.5
 	if matrix == V1 {
-		density = (1 - math.Exp(-0.5)) // floor(M/2) draws out of M, with repetition
+		density = 1 - math.Exp(-0.5) // floor(M/2) draws out of M, with repetition
 	}
 	bound := 0.0
 	for w := 1; w <= lost; w++ {

@@ -291,28 +291,6 @@ func TestOverCapIsMeasured(t *testing.T) {
 	}
 }
 
-func TestCarouselPassesIsMeasured(t *testing.T) {
-	const m, devices, p, eta = 100, 50, 0.2, 0.3
-	passes := CarouselPasses(m, devices, p, eta)
-	if got := CarouselPasses(300, 1000, .1, .95); math.Abs(got-5.5) > 0.05 {
-		t.Errorf("10 %% loss, 1000 devices: %v passes, want 5.5", got)
-	}
-	// Devices with a list of nothing but repetitions, as many as a whole number of passes needs.
-	k := int(math.Ceil(passes))
-	var list []int
-	for range k - 1 {
-		for n := 1; n <= m; n++ {
-			list = append(list, n)
-		}
-	}
-	n := trials(20000, 400000)
-	o := Measure(mustCode(t, m, V1, list), p, n, rand.NewPCG(81, 1))
-	got, want := float64(o.Incomplete)/float64(n), m*math.Pow(p, float64(k))
-	if math.Abs(got-want) > 4*math.Sqrt(want/float64(n)) || want*devices > eta {
-		t.Errorf("%d passes leave %v of the devices incomplete, want %v", k, got, want)
-	}
-}
-
 // The union bound for few losses, against the code averaged over M: V1 pays, V2 does not.
 func TestFewLossesFailureIsMeasured(t *testing.T) {
 	rng := rand.New(rand.NewPCG(71, 1))

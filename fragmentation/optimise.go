@@ -3,6 +3,7 @@ package fragmentation
 import (
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 )
 
 const (
@@ -81,12 +82,13 @@ func (t *tally) best(left []uint64) int {
 // optimiser picks parity fragments one at a time, each of them the one that tells something
 // new to most devices of a synthetic fleet. A pick never depends on how many will follow.
 type optimiser struct {
-	pool  *Code
-	left  []uint64 // pool rows not picked yet
-	picks []int    // pool rows in the order picked
-	fleet []*voter
-	loss  float64 // of the next devices drawn
-	src   rand.Source
+	pool    *Code
+	columns []uint64 // for each uncoded fragment the pool rows that it is in
+	left    []uint64 // pool rows not picked yet
+	picks   []int    // pool rows in the order picked
+	fleet   []*voter
+	loss    float64 // of the next devices drawn
+	src     rand.Source
 }
 
 func newOptimiser(m int, matrix Matrix, p float64) (*optimiser, error) {
@@ -97,6 +99,11 @@ func newOptimiser(m int, matrix Matrix, p float64) (*optimiser, error) {
 	o := &optimiser{pool: pool, left: make([]uint64, pool.words), loss: p, src: rand.NewPCG(1001, 23)}
 	for c := range pool.indices {
 		o.left[c>>6] |= 1 << (c & 63)
+	}
+	for j := range m {
+		for t := range pool.words {
+			o.columns = append(o.columns, pool.cols[t*m+j])
+		}
 	}
 	return o, nil
 }
@@ -141,19 +148,18 @@ func (o *optimiser) next() int {
 // so each draw has half as much loss again.
 func (o *optimiser) recruit() {
 	lost := NewBitset(o.pool.m)
+	loss := NewBernoulli(o.loss)
+	v := &voter{loss: loss}
+	var rows []uint64 // of v
 	for try := 0; try < 8*fleetSize && len(o.fleet) < fleetSize; try++ {
-		v := &voter{loss: NewBernoulli(o.loss)}
 		v.loss.Fill(lost, o.src)
+		rows = rows[:0]
 		for j := range o.pool.m {
-			if !lost.Has(j) {
-				continue
+			if lost.Has(j) {
+				rows = append(rows, o.columns[j*o.pool.words:][:o.pool.words]...)
 			}
-			r := make([]uint64, o.pool.words)
-			for t := range r {
-				r[t] = o.pool.cols[t*o.pool.m+j]
-			}
-			v.reveals = append(v.reveals, r)
 		}
+		v.reveals = slices.AppendSeq(v.reveals[:0], slices.Chunk(rows, o.pool.words))
 		for _, c := range o.picks {
 			if len(v.reveals) == 0 {
 				break
@@ -163,7 +169,11 @@ func (o *optimiser) recruit() {
 			}
 		}
 		if len(v.reveals) > 0 {
-			o.fleet = append(o.fleet, v)
+			rest := &voter{loss: loss, reveals: make([][]uint64, len(v.reveals))}
+			for i, r := range v.reveals {
+				rest.reveals[i] = slices.Clone(r)
+			}
+			o.fleet = append(o.fleet, rest)
 		}
 	}
 	o.loss = min(1.5*o.loss, 0.5)
