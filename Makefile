@@ -15,7 +15,7 @@ include firmware-stub/firmware.mk
 # build's identity.
 export CGO_CFLAGS := -O2 -g -DSOW_SOURCES=$(shell cat $(FW_LIB) $(FW_HEADERS) firmware-stub/ports/posix/*.c | cksum | cut -d' ' -f1)
 
-.PHONY: help setup build run test check traps fuzz proof generate dist clean
+.PHONY: help setup build run test test-device test-go check traps fuzz proof generate dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,11 +40,16 @@ run: firmware build ## a whole update on a simulated fleet (OLD=a.bin NEW=b.bin:
 
 test: firmware check ## everything that must hold, in minutes
 	@$(MAKE) -s -C firmware-stub/test/size
-	@$(MAKE) -s -C firmware-stub/test/lint
-	@$(MAKE) -s -C firmware-stub/test/core test fuzz
-	@$(GO) test -vet=off ./...
+	@$(MAKE) -s -j2 -Oline test-device test-go
 	@$(GO) test -vet=off -race -skip 'Crash|Kill' ./engine/run ./integrations/chirpstack ./simulator/world ./simulator/radio ./simulator/fleet ./simulator/networkserver
 	@scripts/fuzz.sh 20s 'engine/api|integrations/chirpstack' # whose instrumented builds take minutes: make fuzz, make proof
+
+test-device: # one core's work, beside test-go
+	@$(MAKE) -s -C firmware-stub/test/lint
+	@$(MAKE) -s -C firmware-stub/test/core test fuzz
+
+test-go: # some tests run make themselves, which is not this one's business
+	@env -u MAKEFLAGS -u MFLAGS $(GO) test -vet=off ./...
 
 traps: ## switch every defence against a trap of ChirpStack off in turn: its test must fail
 	@$(GO) test -tags traps -run TestTraps -v ./engine/traps

@@ -34,9 +34,17 @@ fi
 as_root=()
 [ "$(id -u)" = 0 ] || as_root=(sudo)
 echo "setup: installing ${missing[*]} (once; about a minute)"
-export DEBIAN_FRONTEND=noninteractive
-"${as_root[@]}" apt-get update -qq
-"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+# Another apt may be at work, which a fresh machine runs by itself, and a mirror may not answer at once.
+install() {
+	local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+	"${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null
+}
+for wait in 5 15 30 60 0; do
+	if install; then break; fi
+	[ "$wait" != 0 ] || { echo "setup: apt-get could not install ${missing[*]}" >&2; exit 1; }
+	echo "setup: apt-get failed, once more in $wait s" >&2
+	sleep "$wait"
+done
 for tool in "${!package[@]}"; do
 	command -v "$tool" >/dev/null || { echo "setup: $tool is still missing after apt-get install ${package[$tool]}" >&2; exit 1; }
 done

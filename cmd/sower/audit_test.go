@@ -40,7 +40,7 @@ func TestAuditExport(t *testing.T) {
 	list := ""
 	for n := 0; !strings.Contains(list, "remove log"); n++ {
 		<-again.C
-		if list, err = audit(); err != nil || n > 250 {
+		if list, err = audit(); err != nil || n > 3000 {
 			t.Fatalf("no log was removed: %s %v", list, err)
 		}
 	}

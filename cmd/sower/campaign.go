@@ -24,7 +24,7 @@ func newCampaignCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newCampaignInitCommand(), newCampaignCreateCommand(), newCampaignListCommand(), newCampaignStatusCommand(),
-		newCampaignWatchCommand(), newCampaignExplainCommand(), newCampaignEvidenceCommand())
+		newCampaignDevicesCommand(), newCampaignWatchCommand(), newCampaignExplainCommand(), newCampaignEvidenceCommand(), newCampaignOrphansCommand())
 	cmd.AddCommand(orderCommands()...)
 	return cmd
 }

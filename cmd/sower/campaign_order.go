@@ -14,6 +14,7 @@ import (
 
 	pb "github.com/sower-fuota/sower/engine/api/sowerv1"
 	"github.com/sower-fuota/sower/engine/api/sowerv1/sowerv1connect"
+	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/config"
 	"github.com/sower-fuota/sower/engine/plan"
 )
@@ -101,6 +102,11 @@ func printCreated(w io.Writer, res *pb.CreateCampaignResponse) error {
 	}
 	var text bytes.Buffer
 	printSchedule(&text, sc)
+	if res.Campaign.Phase != campaign.PhaseDraft.String() { // the same files were sent before
+		fmt.Fprintf(&text, "\nthis campaign exists already\n%s\n", headline(res.Campaign))
+		_, err := w.Write(text.Bytes())
+		return err
+	}
 	fmt.Fprintf(&text, "\n%s is a draft; nothing is sent yet\n", res.Campaign.Id)
 	if n := res.Campaign.ApprovalsMissing; n > 0 {
 		fmt.Fprintf(&text, "it needs %d approvals before it may start: sower campaign approve %s\n", n, res.Campaign.Id)

@@ -12,8 +12,10 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"github.com/sower-fuota/sower/applayer/diag"
 	"github.com/sower-fuota/sower/engine/api"
 	pb "github.com/sower-fuota/sower/engine/api/sowerv1"
+	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/session"
 )
 
@@ -46,7 +48,7 @@ func newCampaignListCommand() *cobra.Command {
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "CAMPAIGN\tPHASE\tWAVE\tDEVICES\tUPDATED\tFAILED\tCREATED\tBY")
 			for _, k := range all.Campaigns {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", k.Id, k.Phase, k.Wave, k.Devices, k.Updated, k.Failed, stamp(k.Created.AsTime()), k.CreatedBy)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", k.Id, phase(k), k.Wave, k.Devices, k.Updated, k.Failed, stamp(k.Created.AsTime()), k.CreatedBy)
 			}
 			return w.Flush()
 		},
@@ -79,6 +81,17 @@ func newCampaignStatusCommand() *cobra.Command {
 	}
 	c.add(cmd)
 	return cmd
+}
+
+// phase is that of a campaign in a list, where one that has stopped must not look like one that is done.
+func phase(k *pb.Campaign) string {
+	switch {
+	case strings.HasPrefix(k.Halted, "aborted"):
+		return k.Phase + ", aborted"
+	case k.Halted != "":
+		return k.Phase + ", halted"
+	}
+	return k.Phase
 }
 
 // headline is a campaign in one line.
@@ -127,6 +140,7 @@ func printStatus(out io.Writer, k *pb.Campaign) error {
 	for _, text := range k.Stopped {
 		fmt.Fprintf(&b, "  stopped: %s\n", text)
 	}
+	b.WriteString(advice(k))
 	for _, w := range k.Waves {
 		fmt.Fprintf(&b, "\n  wave %s: %d of %d devices updated, %d failed\n", w.Name, w.Updated, w.Devices, w.Failed)
 		for _, s := range w.Sessions {
@@ -142,6 +156,38 @@ func printStatus(out io.Writer, k *pb.Campaign) error {
 		fmt.Fprintf(w, "  %d\t%s\t%s\t%s\t%s\n", r.Devices, r.Stage, r.FromVersion, r.Hardware, r.Cause)
 	}
 	return w.Flush()
+}
+
+// advice says what to do about a campaign that waits for somebody or in which something has gone wrong; empty: nothing.
+func advice(k *pb.Campaign) string {
+	var b strings.Builder
+	switch {
+	case k.Phase == campaign.PhasePaused.String():
+		fmt.Fprintf(&b, "  paused; by whom and why: sower audit; to go on: sower campaign resume %s\n", k.Id)
+	case k.WaitsFor == campaign.WaitGate.String(), k.ApprovalsMissing > 0:
+		fmt.Fprintf(&b, "  to go on: sower campaign approve %s\n", k.Id)
+	case k.Phase == campaign.PhaseDraft.String():
+		fmt.Fprintf(&b, "  to go on: sower campaign start %s\n", k.Id)
+	}
+	if k.Halted != "" {
+		fmt.Fprintf(&b, "  halted: %s\n", k.Halted)
+		if k.Cause == "" && strings.HasPrefix(k.Halted, "session ") {
+			b.WriteString("    to do: run sower doctor on the machine of sower serve; the devices are not to blame\n")
+		}
+		for _, c := range diag.Causes() {
+			if c != diag.CauseOK && c.String() == k.Cause {
+				fmt.Fprintf(&b, "    %s: %s\n    to do: %s\n", c, c.Meaning(), c.Remedy())
+			}
+		}
+		if k.Phase == campaign.PhaseStopping.String() {
+			b.WriteString("    nothing new is sent; devices that were told to reboot are still watched, others are cleaned up\n")
+		}
+		b.WriteString("    a campaign that has stopped does not go on: mend the cause, and make another one for the devices that are left\n")
+	}
+	if k.Failed > 0 {
+		fmt.Fprintf(&b, "  which have failed: sower campaign devices %s --filter stage=failed\n", k.Id)
+	}
+	return b.String()
 }
 
 // sessionLine is a session in one line.
@@ -167,6 +213,51 @@ func sessionLine(s *pb.Session) string {
 		fmt.Fprintf(&b, "; %s", strings.Join(stages, ", "))
 	}
 	return b.String()
+}
+
+func newCampaignDevicesCommand() *cobra.Command {
+	var c client
+	var filter string
+	cmd := &cobra.Command{
+		Use:   "devices CAMPAIGN",
+		Short: "list the devices of a campaign, with stage and cause",
+		Example: `  sower campaign devices meters --filter stage=failed
+  sower campaign devices meters --filter "wave=canary cause=SILENT_AFTER_BOOT"`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			svc, err := c.campaigns()
+			if err != nil {
+				return err
+			}
+			all := &pb.ListDevicesResponse{}
+			for token := ""; ; {
+				res, err := svc.ListDevices(cmd.Context(), connect.NewRequest(&pb.ListDevicesRequest{Campaign: args[0], Filter: filter, PageSize: 1000, PageToken: token}))
+				if err != nil {
+					return c.explain(err)
+				}
+				all.Devices = append(all.Devices, res.Msg.Devices...)
+				if token = res.Msg.NextPageToken; token == "" {
+					break
+				}
+			}
+			if c.json {
+				return c.print(cmd.OutOrStdout(), all)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "DEV EUI\tWAVE\tSTAGE\tCAUSE\tVERSION\tLAST UPLINK\tNOTE")
+			for _, d := range all.Devices {
+				heard := "?"
+				if d.LastUplink != nil {
+					heard = stamp(d.LastUplink.AsTime())
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.DevEui, d.Wave, d.Stage, d.Cause, cmp.Or(d.Version, "?"), heard, d.Note)
+			}
+			return w.Flush()
+		},
+	}
+	c.add(cmd)
+	cmd.Flags().StringVar(&filter, "filter", "", "stage=, cause=, wave=, session= or version= with a value; several, with blanks between")
+	return cmd
 }
 
 func newCampaignExplainCommand() *cobra.Command {

@@ -8,7 +8,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -37,12 +39,26 @@ func (d *watched) Watch(_ context.Context, req *connect.Request[pb.WatchRequest]
 	})
 }
 
+// listen opens the port of the daemon. Between two lives of the daemon another process may have it for a moment, as the
+// near end of a connection.
+func (d *watched) listen() (net.Listener, error) {
+	pace := time.NewTicker(10 * time.Millisecond)
+	defer pace.Stop()
+	for try := 0; ; try++ {
+		l, err := net.Listen("tcp", d.address)
+		if !errors.Is(err, syscall.EADDRINUSE) || try == 6000 {
+			return l, err
+		}
+		<-pace.C
+	}
+}
+
 // start answers calls in that way from now on.
 func (d *watched) start(t *testing.T, answer func(send func(cursor, phase string) error) error) {
 	t.Helper()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	l, err := net.Listen("tcp", d.address)
+	l, err := d.listen()
 	if err != nil {
 		t.Error(err)
 		return
@@ -63,7 +79,7 @@ func (d *watched) stop() {
 // refuse cuts the next connection to the address of the daemon that was stopped.
 func (d *watched) refuse(t *testing.T) {
 	t.Helper()
-	l, err := net.Listen("tcp", d.address)
+	l, err := d.listen()
 	if err != nil {
 		t.Error(err)
 		return
@@ -180,13 +196,8 @@ func TestWatchAgain(t *testing.T) {
 
 // A daemon that has never answered is not waited for: its address may be wrong.
 func TestWatchNoDaemon(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
 	t.Setenv("SOWER_TOKEN", "secret")
-	_, errs, err := verb(newCampaignCommand(), "watch", "meters", "--server", "http://"+l.Addr().String())
+	_, errs, err := verb(newCampaignCommand(), "watch", "meters", "--server", "http://"+nobody)
 	if err == nil || !strings.Contains(err.Error(), "does not answer") || errs != "" {
 		t.Errorf("%v %q", err, errs)
 	}

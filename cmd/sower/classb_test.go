@@ -10,6 +10,7 @@ import (
 // A campaign in ping slots is planned, compared with one of class C, and rehearsed; a profile without class B stands
 // against it.
 func TestClassBCampaign(t *testing.T) {
+	t.Parallel()
 	text := "name = \"m\"\napplication = \"" + meters + "\"\n[[bundle]]\nfile = \"patch.sow\"\nbase_image = \"old.bin\"\n[devices]\nlist = [\"" +
 		deviceEUI(0).String() + "\", \"" + deviceEUI(1).String() + "\"]\n[radio]\nclass = \"B\"\nping_slot_periodicity = 2\n"
 	in := install(t, func(cfg *networkserver.Config) { cfg.Profiles[0].ClassB = true })

@@ -114,7 +114,12 @@ func (c *client) explain(err error) error {
 	if !errors.As(err, &ce) {
 		return err
 	}
-	if ce.Code() == connect.CodeUnavailable && !connect.IsWireError(ce) {
+	switch plain := strings.HasPrefix(c.server, "http:"); {
+	case strings.Contains(ce.Message(), "failed to verify certificate"):
+		return fmt.Errorf("sower serve at %s: %s; name the authority that has signed it with --ca-file", c.server, ce.Message())
+	case plain && !connect.IsWireError(ce) && strings.Contains(ce.Message(), "400 Bad Request"):
+		return fmt.Errorf("sower serve at %s: %s; if it has a certificate, write https", c.server, ce.Message())
+	case ce.Code() == connect.CodeUnavailable && !connect.IsWireError(ce):
 		return fmt.Errorf("sower serve at %s does not answer: %s; is it running, and is --server right?", c.server, ce.Message())
 	}
 	return errors.New(ce.Message())

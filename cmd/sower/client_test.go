@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -38,12 +37,7 @@ func TestClientRefuses(t *testing.T) {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	if _, _, err := verb(newCampaignCommand(), "list", "--server", "http://"+l.Addr().String()); err == nil || !strings.Contains(err.Error(), "is it running") ||
+	if _, _, err := verb(newCampaignCommand(), "list", "--server", "http://"+nobody); err == nil || !strings.Contains(err.Error(), "is it running") ||
 		strings.Contains(err.Error(), "\n") {
 		t.Errorf("nobody answers: %v", err)
 	}
@@ -58,7 +52,7 @@ func TestServeRoles(t *testing.T) {
 	var p http.Protocols
 	p.SetUnencryptedHTTP2(true)
 	svc := sowerv1connect.NewCampaignServiceClient(&http.Client{Transport: withToken{admin, &http.Transport{Protocols: &p}}}, os.Getenv("SOWER_SERVER"), connect.WithGRPC())
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := svc.ListCampaigns(ctx, connect.NewRequest(&pb.ListCampaignsRequest{})); err != nil {
 		t.Errorf("gRPC: %v", err)

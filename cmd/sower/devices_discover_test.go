@@ -99,6 +99,7 @@ func (in installation) read(t *testing.T) *inventory.Inventory {
 // TestDiscover asks devices that run the device library, which lose a tenth of all frames, is stopped in the middle, goes
 // on, and has nothing left to ask the third time.
 func TestDiscover(t *testing.T) {
+	t.Parallel()
 	f := sow(t, 8)
 	in := f.installation
 	in.keep(t)
@@ -174,6 +175,7 @@ func TestDiscover(t *testing.T) {
 // TestDiscoverSilent asks devices that have no packages: they are asked ten times at most, and say so. Devices 2 and 3 are
 // not meant.
 func TestDiscoverSilent(t *testing.T) {
+	t.Parallel()
 	in := install(t, func(c *networkserver.Config) { c.Devices[0].Tags["firmware_version"] = "0.9.0" })
 	in.keep(t)
 	out, _, err := in.discover(t, discovery{maxAge: 24 * time.Hour, yes: true, wait: 5 * time.Hour}, nil, deviceEUI(0).String(), deviceEUI(3).String())

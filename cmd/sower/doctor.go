@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -138,9 +139,14 @@ const keySample = 1000
 
 // examine makes all checks. An error means that the server has stopped answering.
 func (s *site) examine(ctx context.Context, e *examination, listen time.Duration) error {
-	if path := s.path(s.ChirpStack.TokenFile); s.ChirpStack.TokenFile != "" {
-		if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 {
-			e.failed("settings", "chmod 600 "+path, "%s: others on this machine can read the API token in %s", s.file, path)
+	for _, secret := range []struct{ what, file string }{
+		{"API token", s.ChirpStack.TokenFile}, {"MQTT password", s.ChirpStack.PasswordFile}, {"secret of ChirpStack's HTTP integration", s.ChirpStack.HTTPFile},
+		{"passphrase of the root keys", s.ChirpStack.KeysPassphrase}, {"secret of the webhook", s.Server.SecretFile},
+		{"key that signs evidence", filepath.Join(filepath.Dir(s.Server.Database), "evidence.key")},
+	} {
+		path := s.path(secret.file)
+		if st, err := os.Stat(path); secret.file != "" && err == nil && st.Mode().Perm()&0o077 != 0 {
+			e.failed("settings", "chmod 600 "+path, "%s: others on this machine can read the %s in %s", s.file, secret.what, path)
 		}
 	}
 	if len(e.checks) == 0 {
@@ -148,11 +154,11 @@ func (s *site) examine(ctx context.Context, e *examination, listen time.Duration
 	}
 	version, err := s.nw.Version(ctx)
 	switch {
-	case errors.Is(err, network.ErrUnavailable):
-		return err
-	case errors.Is(err, network.ErrDenied):
+	case errors.Is(err, chirpstack.ErrKeyRefused):
 		e.failed("token", "create an API key in ChirpStack and put it where "+s.file+" says", "the server refuses the token: %s", err)
 		return nil
+	case errors.Is(err, network.ErrUnavailable):
+		return err
 	case err != nil:
 		e.failed("server", "upgrade ChirpStack", "%s", err)
 	default:

@@ -60,6 +60,6 @@ func initSettings(ctx context.Context, stdout io.Writer, out, text, token string
 		token = filepath.Join(filepath.Dir(out), token)
 	}
 	fmt.Fprintf(stdout, "%s written\nput an API key of ChirpStack into %s (chmod 600), then run: sower doctor\n", out, token)
-	_, err := firstToken(ctx, stdout, filepath.Join(filepath.Dir(out), cfg.Server.Database))
+	_, err := firstToken(ctx, stdout, filepath.Join(filepath.Dir(out), cfg.Server.Database), false)
 	return err
 }

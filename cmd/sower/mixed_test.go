@@ -284,6 +284,7 @@ func (m *mixture) run(t *testing.T, s *site, specs []campaign.Spec) (out []*camp
 // base versions for devices of the library with packages of version 1 and 2 in EU868 and US915, and a raw block for
 // LoRaMac-node and LoRa Basics Modem (SWL2001). Every device must end in the state that is true of it.
 func TestMixedFleet(t *testing.T) {
+	t.Parallel()
 	m := newMixture(t, nil)
 	flags := siteFlags{file: m.file("sower.toml")}
 	s, err := flags.openDaemon(slog.New(slog.DiscardHandler))

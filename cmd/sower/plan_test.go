@@ -42,6 +42,7 @@ func (in installation) settle(t *testing.T) {
 }
 
 func TestCampaignInitAndPlan(t *testing.T) {
+	t.Parallel()
 	in := install(t, nil)
 	in.bundles(t, 0)
 	in.settle(t)

@@ -10,6 +10,7 @@ import (
 
 // Without a region in the settings every device is served in that of its profile; doctor and plan say which that is.
 func TestTwoRegions(t *testing.T) {
+	t.Parallel()
 	m := newMixture(t, nil)
 	in, at := m.installation, []string{"--config", m.file("sower.toml")}
 	r, _ := doctor(t, in, "--listen", "1ms")
@@ -49,6 +50,7 @@ func TestTwoRegions(t *testing.T) {
 
 // A region without a gateway is found before anything is sent.
 func TestRegionWithoutGateway(t *testing.T) {
+	t.Parallel()
 	m := newMixture(t, func(c *networkserver.Config) {
 		c.Faults.Outages = []networkserver.Outage{{Gateway: mastUS, From: 1, Until: 1 << 60}}
 	})

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -13,7 +15,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sower-fuota/sower/bundle"
 	"github.com/sower-fuota/sower/firmware-stub/device"
 	"github.com/sower-fuota/sower/simulator/rehearse"
 )
@@ -108,8 +109,15 @@ same time destroy each other.`,
 	return cmd
 }
 
+// seededKey returns a signing key that anybody can compute, good only for a fleet that does not exist: the length of a signature
+// depends on the key, and with it fragments and times.
+func seededKey(seed uint64) (*ecdsa.PrivateKey, error) {
+	scalar := sha256.Sum256(fmt.Appendf(nil, "sower rehearse --seed %d", seed))
+	return ecdsa.ParseRawPrivateKey(elliptic.P256(), scalar[:])
+}
+
 func (o rehearseOptions) run(ctx context.Context, stdout, stderr io.Writer) error {
-	key, err := bundle.GenerateKey()
+	key, err := seededKey(o.seed)
 	if err != nil {
 		return err
 	}

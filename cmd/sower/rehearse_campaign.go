@@ -11,12 +11,10 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/sower-fuota/sower/airtime"
 	"github.com/sower-fuota/sower/applayer"
 	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/config"
 	"github.com/sower-fuota/sower/engine/network"
-	"github.com/sower-fuota/sower/engine/plan"
 	"github.com/sower-fuota/sower/engine/prepare"
 	engine "github.com/sower-fuota/sower/engine/run"
 	"github.com/sower-fuota/sower/engine/session"
@@ -67,15 +65,11 @@ func (o campaignRehearsal) run(ctx context.Context, path string, stdout, stderr 
 	}
 	// Nobody is asked for approval of a rehearsal.
 	spec.Policy.Approvals = 0
-	region, err := onlyRegion(c.Schedule)
-	if err != nil {
-		return err
-	}
 	members, err := o.members(c, spec)
 	if err != nil {
 		return err
 	}
-	cfg := rehearse.CampaignConfig{Seed: o.seed, Start: c.Schedule.Starts, Spec: spec, Region: region, Patch: o.patch, Air: o.air,
+	cfg := rehearse.CampaignConfig{Seed: o.seed, Start: c.Schedule.Starts, Spec: spec, Patch: o.patch, Air: o.air,
 		UplinkInterval: time.Duration(c.File.Timing.UplinkInterval), Members: members}
 	var log *json.Encoder
 	if o.log != "" {
@@ -118,17 +112,6 @@ func (o campaignRehearsal) run(ctx context.Context, path string, stdout, stderr 
 		return fmt.Errorf("%d of %d devices would not be updated", r.Progress.Devices-r.Progress.Updated-r.Progress.Unproven, r.Progress.Devices)
 	}
 	return nil
-}
-
-// onlyRegion returns the region of a campaign that has one.
-func onlyRegion(sc plan.Schedule) (airtime.Region, error) {
-	for _, s := range sc.Sessions {
-		if first := sc.Sessions[0].Plan.Region; s.Plan.Region != first {
-			return 0, fmt.Errorf("campaign %s sends in %s and in %s, and a rehearsal has one region: rehearse a campaign for the devices of each",
-				sc.Campaign, first, s.Plan.Region)
-		}
-	}
-	return airtime.ParseRegion(sc.Sessions[0].Plan.Region)
 }
 
 // members are the devices as the inventory knows them: their loss is that of their own uplinks.

@@ -12,6 +12,7 @@ import (
 // A campaign that could be sent is rehearsed instead: on the devices of the inventory, and nothing of it reaches the
 // network server.
 func TestRehearseCampaign(t *testing.T) {
+	t.Parallel()
 	in := install(t, nil)
 	in.bundles(t, 0)
 	in.settle(t)
@@ -64,6 +65,7 @@ func TestRehearseCampaign(t *testing.T) {
 // A raw block is rehearsed on models of the stock stacks: without a proof it ends unproven, which is no failure, and
 // builds that have no room for it fail with that cause.
 func TestRehearseRawBlock(t *testing.T) {
+	t.Parallel()
 	in := install(t, nil)
 	in.settle(t)
 	in.write(t, "block.bin", strings.Repeat("for another stack ", 60))
@@ -98,6 +100,28 @@ func TestRehearseRawBlock(t *testing.T) {
 	} {
 		if _, err := rehearsal(tt.args...); err == nil || !strings.Contains(err.Error(), tt.say) {
 			t.Errorf("%v, want %q", err, tt.say)
+		}
+	}
+}
+
+// A campaign over two regions is rehearsed in both at once.
+func TestRehearseTwoRegions(t *testing.T) {
+	t.Parallel()
+	m := newMixture(t, nil)
+	out, _, err := verb(newRehearseCommand(), "--config", m.file("sower.toml"), m.file("mixed.toml"), "--json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r rehearse.CampaignReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	if !r.Ran || r.Progress.Updated != len(m.library) || len(r.Devices) != len(m.library) {
+		t.Errorf("%d devices, %+v", len(r.Devices), r.Progress)
+	}
+	for _, d := range r.Devices {
+		if d.Runs != uint32(m.target) {
+			t.Errorf("device %s of %s runs %08x", d.EUI, m.library[d.EUI].region, d.Runs)
 		}
 	}
 }

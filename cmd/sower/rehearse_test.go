@@ -10,6 +10,7 @@ import (
 
 // What rehearse refuses before it starts anything, and that it leaves nothing behind.
 func TestRehearseRefuses(t *testing.T) {
+	t.Parallel()
 	f := workspace(t)
 	firmware := filepath.Join("..", "..", "build", "firmware")
 	busy, err := net.Listen("tcp", "127.0.0.1:0")

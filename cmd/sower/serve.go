@@ -87,7 +87,8 @@ func (d daemon) run(ctx context.Context, at *siteFlags) (err error) {
 	defer listener.Close()
 	metrics := api.NewMetrics()
 	rules := batteryRules(s.Inventory)
-	engine := shell.New(shell.Config{Network: s.nw, Clock: d.clock, Store: metrics.Store(db), Concurrent: d.concurrent, Log: metrics.Log,
+	engine := shell.New(shell.Config{Network: s.nw, Clock: d.clock, Store: metrics.Store(db), Concurrent: d.concurrent,
+		Log:   (&journal{log: log, count: metrics.Log}).entry,
 		Facts: batteryFacts(rules)})
 	planner := s.planner(logWriter{log})
 	srv, err := api.New(api.Config{
@@ -118,7 +119,7 @@ func (d daemon) run(ctx context.Context, at *siteFlags) (err error) {
 	if s.events != nil {
 		mux.Handle("/chirpstack", s.events)
 	}
-	part(func(ctx context.Context) error { return serveHTTP(ctx, listener, mux) })
+	part(func(ctx context.Context) error { return serveHTTP(ctx, listener, mux, readTimeout) })
 	if hook != nil {
 		part(hook.Run)
 	}
@@ -130,6 +131,7 @@ func (d daemon) run(ctx context.Context, at *siteFlags) (err error) {
 	<-ctx.Done()
 	all.Wait()
 	if stopped.Err() == nil {
+		log.Error("stopped by an error; the campaigns go on when sower serve starts again", "error", context.Cause(ctx).Error())
 		return context.Cause(ctx)
 	}
 	log.Info("stopped; the campaigns go on when sower serve starts again")
@@ -144,14 +146,24 @@ func (s *site) optional(name string) string {
 	return s.path(name)
 }
 
-// serveHTTP answers until ctx ends, and lets calls that are under way finish.
-func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
+// readTimeout is how long the headers of a request may take, and then its body.
+const readTimeout = 10 * time.Second
+
+// serveHTTP answers until ctx ends, and lets calls that are under way finish. Headers come within patience, and so does a
+// body.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, patience time.Duration) error {
 	// gRPC without TLS, on loopback, speaks HTTP/2 from the first byte.
 	var p http.Protocols
 	p.SetHTTP1(true)
 	p.SetHTTP2(true)
 	p.SetUnencryptedHTTP2(true)
-	srv := &http.Server{Handler: h, Protocols: &p, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+	timely := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A body that never comes must not hold the connection of a request that is refused. Package api allows those
+		// that it has admitted more.
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience))
+		h.ServeHTTP(w, r)
+	})
+	srv := &http.Server{Handler: timely, Protocols: &p, ReadHeaderTimeout: patience, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 32 << 10, BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
@@ -236,7 +248,7 @@ func evidenceKey(path string) (ed25519.PrivateKey, error) {
 	}
 	key, err := api.ParseEvidenceKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w; put the key back, or remove the file: then evidence is signed with a new one", path, err)
 	}
 	return key, nil
 }

@@ -282,7 +282,7 @@ func TestServeBattery(t *testing.T) {
 	can(t, "create", f.write(t, "field.toml", fmt.Sprintf(fieldCampaign, meters, "[energy]\nmin_battery_percent = 20\n")))
 	can(t, "start", "field")
 	out := ""
-	for range 2000 {
+	for end := f.world.Now().Add(48 * time.Hour); f.world.Now().Before(end); {
 		if out = can(t, "explain", "field", deviceEUI(0).String()) + can(t, "explain", "field", deviceEUI(1).String()); strings.Contains(out, "stage ready") {
 			break
 		}

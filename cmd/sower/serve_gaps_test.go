@@ -419,7 +419,7 @@ func (w *wire) lock(life int) {
 	if !w.alive || life != w.life {
 		return
 	}
-	db, err := sql.Open("sqlite", w.database)
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: w.database, RawQuery: "_pragma=busy_timeout(5000)"}).String())
 	if err == nil {
 		db.SetMaxOpenConns(1)
 		_, err = db.Exec("begin immediate")

@@ -309,7 +309,6 @@ func (o *operator) order(args ...string) {
 func serveKilled(t *testing.T, p plot, k killing, covered coverage) killedRun {
 	t.Helper()
 	f := sowWith(t, 4, p.devices)
-	f.world.StallAfter = 30 * time.Second
 	f.login(t)
 	path := f.write(t, "field.toml", fmt.Sprintf(fieldCampaign, meters, ""))
 	wire := newWire(t, f.server.GRPCAddress(), f.file("sower.db"))

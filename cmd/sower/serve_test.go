@@ -34,6 +34,7 @@ type field struct {
 	installation
 	hosts []*device.Host
 	log   *lockedBuffer
+	still sync.Mutex // whoever has it lets no time pass
 }
 
 // lockedBuffer is a log that is read while it is written.
@@ -131,7 +132,7 @@ func sowWith(t *testing.T, n int, change func(i int, cfg *device.HostConfig)) *f
 // settings writes sower.toml; server is where the API of the network server is.
 func (f *field) settings(t *testing.T, server string) {
 	t.Helper()
-	f.write(t, "sower.toml", fmt.Sprintf("[chirpstack]\nserver = %q\nmqtt = %q\ntoken_file = \"sower.token\"\n[server]\nlisten = \"127.0.0.1:0\"\nbackup_dir = \".\"\n",
+	f.write(t, "sower.toml", fmt.Sprintf("[chirpstack]\nserver = %q\nmqtt = %q\ntoken_file = \"sower.token\"\ntimeout = \"1m\"\n[server]\nlisten = \"127.0.0.1:0\"\nbackup_dir = \".\"\n",
 		server, "mqtt://"+f.server.MQTTAddress()))
 }
 
@@ -171,7 +172,10 @@ func (f *field) start(t *testing.T) (stop func()) {
 		defer pace.Stop()
 		for ctx.Err() == nil {
 			<-pace.C
-			if err := f.world.Run(ctx, f.world.Now().Add(5*time.Second)); err != nil {
+			f.still.Lock()
+			err := f.world.Run(ctx, f.world.Now().Add(5*time.Second))
+			f.still.Unlock()
+			if err != nil {
 				passed <- err
 				return
 			}
@@ -244,6 +248,9 @@ func TestServe(t *testing.T) {
 	if _, _, err := verb(newTokenCommand(), "first", "--config", f.file("sower.toml")); err == nil {
 		t.Error("a second first token")
 	}
+	if out, _, err := verb(newTokenCommand(), "first", "--lost", "--config", f.file("sower.toml")); err != nil || !strings.Contains(out, "sower_") || strings.Contains(out, token) {
+		t.Errorf("a token in place of one that was lost: %q, %v", out, err)
+	}
 	stop := f.start(t)
 	path := f.write(t, "field.toml", fmt.Sprintf(fieldCampaign, meters, ""))
 	if out := can(t, "create", path); !strings.Contains(out, "start it with: sower campaign start field") || !strings.Contains(out, "4 devices to version 1.1.0") {
@@ -255,14 +262,19 @@ func TestServe(t *testing.T) {
 	if out := can(t, "status", "field"); !strings.Contains(out, "field: draft") || !strings.Contains(out, "4        discover  1.0.0         1         OK") {
 		t.Errorf("status: %s", out)
 	}
+	f.still.Lock() // the orders come in no time, however slow this machine is
 	if out := can(t, "start", "field"); !strings.Contains(out, "field: running, wave canary") {
 		t.Errorf("start: %s", out)
 	}
 	can(t, "start", "field") // the same again
+	if out := can(t, "create", path); !strings.Contains(out, "exists already") || !strings.Contains(out, "field: running") || strings.Contains(out, "draft") {
+		t.Errorf("create of a campaign that runs: %s", out)
+	}
 	if out := can(t, "pause", "field", "--reason", "lunch"); !strings.Contains(out, "field: paused") {
 		t.Errorf("pause: %s", out)
 	}
 	can(t, "resume", "field")
+	f.still.Unlock()
 	stop()
 	stop = f.start(t)
 	if out := can(t, "list"); !strings.Contains(out, "field") {
@@ -284,7 +296,7 @@ func TestServe(t *testing.T) {
 	}
 	out = can(t, "explain", "field", deviceEUI(0).String())
 	f.write(t, "explain.txt", out+can(t, "explain", "field", deviceEUI(1).String(), "--json")+can(t, "status", "field", "--json"))
-	for _, want := range []string{"is updated", "next:  nothing to do", "runs 1.1.0; the campaign installs 1.1.0", "McGroupSetupReq", "answered over the multicast group"} {
+	for _, want := range []string{"is updated", "next:  nothing to do", "multicast group was set up on it, and deleted at the end", "runs 1.1.0; the campaign installs 1.1.0", "McGroupSetupReq", "has heard the multicast group"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("explain: no %q in\n%s", want, out)
 		}

@@ -74,7 +74,7 @@ func TestSimulateFleet(t *testing.T) {
 	}()
 	config := []string{"--config", in.file("sower.toml")}
 	listed := ""
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); {
 		if strings.Contains(out.String(), "stop with Ctrl-C") {
 			if listed, _, err = verb(newDevicesCommand(), append(config, "--json")...); err == nil && strings.Count(listed, `"last_seen": "20`) == 2 {
 				break

@@ -30,38 +30,43 @@ func newTokenCommand() *cobra.Command {
 
 func newTokenFirstCommand() *cobra.Command {
 	var at siteFlags
+	var lost bool
 	cmd := &cobra.Command{
 		Use:   "first",
 		Short: "make the first token, of an administrator, in an installation without one",
-		Args:  cobra.NoArgs,
+		Long: `first writes into the database of the settings, so it is run by the user that owns it, on the machine of sower serve,
+which may be running. With --lost it makes another token when nobody has that of an administrator any more; the lost one
+is good until it is revoked.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := at.read()
 			if err != nil {
 				return err
 			}
-			made, err := firstToken(cmd.Context(), cmd.OutOrStdout(), s.path(s.Server.Database))
+			made, err := firstToken(cmd.Context(), cmd.OutOrStdout(), s.path(s.Server.Database), lost)
 			if err == nil && !made {
-				err = errors.New("there is a token already; an administrator makes others with: sower token create")
+				err = errors.New("there is a token already; an administrator makes others with: sower token create; if that token was lost: sower token first --lost")
 			}
 			return err
 		},
 	}
 	at.add(cmd)
+	cmd.Flags().BoolVar(&lost, "lost", false, "make one although there is one")
 	return cmd
 }
 
-// firstToken prints the first token of an installation, unless it has one.
-func firstToken(ctx context.Context, stdout io.Writer, database string) (made bool, err error) {
+// firstToken prints the first token of an installation, unless it has one that was not lost.
+func firstToken(ctx context.Context, stdout io.Writer, database string, lost bool) (made bool, err error) {
 	db, err := store.Open(ctx, database, store.Options{})
 	if err != nil {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	token, err := api.FirstToken(ctx, db, time.Now())
+	token, err := api.FirstToken(ctx, db, time.Now(), lost)
 	if err != nil || token == "" {
 		return false, err
 	}
-	fmt.Fprintf(stdout, "first API token, of an administrator; it is not shown again:\n  export SOWER_TOKEN=%s\n", token)
+	fmt.Fprintf(stdout, "API token of an administrator; it is not shown again:\n  export SOWER_TOKEN=%s\n", token)
 	return true, nil
 }
 

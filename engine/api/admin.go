@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -81,7 +82,9 @@ func (s admin) Backup(ctx context.Context, req *connect.Request[pb.BackupRequest
 	if _, err := os.Lstat(path); err == nil {
 		return nil, connect.NewError(connect.CodeAlreadyExists, fmt.Errorf("backup %s exists already", path))
 	}
-	if err := s.cfg.Store.Backup(ctx, path); err != nil {
+	if err := s.cfg.Store.Backup(ctx, path); errors.Is(err, fs.ErrNotExist) {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("the folder for backups, %s, does not exist on the server; make it for the user that runs sower serve, with mode 0700", s.cfg.BackupDir))
+	} else if err != nil {
 		return nil, err
 	}
 	if err := s.cfg.Store.AddAudit(ctx, run.Audit{Time: s.cfg.Now().UTC(), By: holder(ctx).name, Action: "backup", Text: name}); err != nil {

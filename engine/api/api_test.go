@@ -148,7 +148,7 @@ func lingering(t testing.TB, n int, linger time.Duration) *daemon {
 	if d.store, err = store.Open(t.Context(), filepath.Join(dir, "sower.db"), store.Options{NoSync: true}); err != nil {
 		t.Fatal(err)
 	}
-	if d.admin, err = api.FirstToken(t.Context(), d.store, now()); err != nil || d.admin == "" {
+	if d.admin, err = api.FirstToken(t.Context(), d.store, now(), false); err != nil || d.admin == "" {
 		t.Fatalf("first token %q, %v", d.admin, err)
 	}
 	settings, doc := config.ParseSettings("sower.toml", []byte("[chirpstack]\nserver = \"s:1\"\ntoken_env = \"T\"\nmqtt = \"mqtt://s\"\n"))

@@ -49,7 +49,7 @@ func summarize(id, application string, p campaign.Progress, h campaign.State) *p
 		out.Approvals = append(out.Approvals, a.By)
 	}
 	for _, st := range h.Stopped {
-		out.Stopped = append(out.Stopped, fmt.Sprintf("hardware %s from version %s: %s", hardware(st.Cohort.Hardware), version(st.Cohort.From), st.Why))
+		out.Stopped = append(out.Stopped, fmt.Sprintf("%s (%s)", st.Why, st.Cause))
 	}
 	return out
 }

@@ -52,6 +52,7 @@ func (s campaigns) ListDevices(ctx context.Context, req *connect.Request[pb.List
 		}
 	}
 	res := &pb.ListDevicesResponse{}
+	var unheard []network.EUI64 // since their session began
 	err = s.one(ctx, req.Msg.Campaign, func(c *campaign.Campaign) {
 		spec, rescued := c.Spec(), hasRescue(c)
 		for ; at < c.Sessions(); at, from = at+1, 0 {
@@ -73,15 +74,30 @@ func (s campaigns) ListDevices(ctx context.Context, req *connect.Request[pb.List
 					return
 				}
 				res.Devices = append(res.Devices, device(wave, ss, i))
+				if d.LastUp.IsZero() {
+					unheard = append(unheard, d.EUI)
+				}
 			}
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
+	if len(unheard) > 0 {
+		earlier, err := s.cfg.Store.LastUplinks(ctx, req.Msg.Campaign, unheard)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range res.Devices {
+			if eui, err := network.ParseEUI64(d.DevEui); err == nil && d.LastUplink == nil {
+				d.LastUplink = stamp(earlier[eui])
+			}
+		}
+	}
 	return connect.NewResponse(res), nil
 }
 
+// timelineEntries is how many entries a timeline has at most: the newest.
 const timelineEntries = 1000
 
 func (s campaigns) Explain(ctx context.Context, req *connect.Request[pb.ExplainRequest]) (*connect.Response[pb.ExplainResponse], error) {
@@ -107,14 +123,12 @@ func (s campaigns) Explain(ctx context.Context, req *connect.Request[pb.ExplainR
 	if shown == nil {
 		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("device %s is not in campaign %s", eui, req.Msg.Campaign))
 	}
-	entries, err := s.cfg.Store.Entries(ctx, req.Msg.Campaign, &eui, 0, timelineEntries)
+	entries, err := s.cfg.Store.Latest(ctx, req.Msg.Campaign, eui, timelineEntries)
 	if err != nil {
 		return nil, err
 	}
 	if about.device.LastUp.IsZero() {
-		if about.earlier, err = s.lastUplink(ctx, req.Msg.Campaign, eui, entries); err != nil {
-			return nil, err
-		}
+		about.earlier = lastUplink(entries)
 		shown.LastUplink = stamp(about.earlier)
 	}
 	res := about.explain()
@@ -124,28 +138,23 @@ func (s campaigns) Explain(ctx context.Context, req *connect.Request[pb.ExplainR
 	} else if !removed.IsZero() {
 		res.Evidence = append(res.Evidence, fmt.Sprintf("the log of the campaign was removed at %s", removed.UTC().Format(timeForm)))
 	}
+	if len(entries) == timelineEntries {
+		res.Evidence = append(res.Evidence, fmt.Sprintf("the timeline shows the newest %d entries; sower campaign evidence exports all", timelineEntries))
+	}
 	for i := range entries {
 		res.Timeline = append(res.Timeline, logEntry(&entries[i]))
 	}
 	return connect.NewResponse(res), nil
 }
 
-// lastUplink finds when a device was last heard in the log of a campaign, whose first entries about it are given; zero:
-// never.
-func (s campaigns) lastUplink(ctx context.Context, id string, eui network.EUI64, entries []run.Entry) (at time.Time, err error) {
-	for {
-		for i := range entries {
-			if e := &entries[i]; e.Kind == network.EventUplink.String() && e.At.After(at) {
-				at = e.At
-			}
-		}
-		if len(entries) < timelineEntries {
-			return at, nil
-		}
-		if entries, err = s.cfg.Store.Entries(ctx, id, &eui, entries[len(entries)-1].Seq, timelineEntries); err != nil {
-			return time.Time{}, err
+// lastUplink finds in entries about a device when it was last heard; zero: never.
+func lastUplink(entries []run.Entry) (at time.Time) {
+	for i := range entries {
+		if e := &entries[i]; e.Kind == network.EventUplink.String() && e.At.After(at) {
+			at = e.At
 		}
 	}
+	return at
 }
 
 // explained is what the explanation of a device is made from.
@@ -164,6 +173,9 @@ func (x explained) explain() *pb.ExplainResponse {
 	cause := causeOf(&d)
 	res := &pb.ExplainResponse{Cause: cause.String(), NextStep: st.Next,
 		Summary: fmt.Sprintf("device %s is %s: %s", d.EUI, d.Stage, st.Happening)}
+	if p.Phase == session.PhaseIdle && d.Stage == session.StageDiscover {
+		res.Summary = fmt.Sprintf("device %s waits for its wave; nothing has been sent to it", d.EUI)
+	}
 	if cause != diag.CauseOK {
 		res.Happened = cause.Meaning()
 		res.Summary += " (" + cause.Meaning() + ")"
@@ -198,18 +210,18 @@ func (x explained) explain() *pb.ExplainResponse {
 		say("reported step %s and cause %s at %s", d.Report.Step, d.Report.Cause, d.ReportAt.UTC().Format(timeForm))
 	}
 	if d.Group {
-		say("multicast group is set up on it")
+		say("multicast group was set up on it%s", deleted(d.Dropped&2))
 	}
 	if d.Frag {
-		say("fragmentation session %d is set up on it since %s", spec.FragIndex, d.FragAt.UTC().Format(timeForm))
+		say("fragmentation session %d was set up on it at %s%s", spec.FragIndex, d.FragAt.UTC().Format(timeForm), deleted(d.Dropped&1))
 	}
 	if d.Armed > 0 {
 		say("took part in %d receive windows; %d fragments had been sent when the first began", d.Armed, d.ArmedFrom)
 	}
 	if d.Heard {
-		say("answered over the multicast group, so it has the group's keys")
+		say("has heard the multicast group, so it has the group's keys")
 	}
-	if d.Missing >= 0 && d.Armed > 0 {
+	if d.Missing > 0 || d.Received > 0 {
 		say("holds %d fragments and misses %d; %d were sent", d.Received, d.Missing, p.DataSent+p.ParitySent)
 	}
 	if !d.Complete.IsZero() {
@@ -221,13 +233,13 @@ func (x explained) explain() *pb.ExplainResponse {
 	if !d.NewAt.IsZero() {
 		say("first proved the new version at %s; %d uplinks since", d.NewAt.UTC().Format(timeForm), d.Further)
 	}
-	if pending := d.Pending; pending.Kind != session.CmdNone {
+	if pending := d.Pending; pending.Kind != session.CmdNone && p.Phase != session.PhaseEnded {
 		text := "waits for an uplink to be delivered"
 		if !pending.Delivered.IsZero() {
 			text = "was delivered at " + pending.Delivered.UTC().Format(timeForm) + " and has not been answered"
 		}
 		say("%s is under way: queued at %s, %s; delivery %d", pending.Kind, pending.Queued.UTC().Format(timeForm), text, pending.Attempts)
-		if d.Stage != session.StageFailed && pending.Delivered.IsZero() && !d.LastUp.IsZero() {
+		if d.Stage < session.StageUpdated && pending.Delivered.IsZero() && !d.LastUp.IsZero() {
 			res.NextStep = fmt.Sprintf("wait for its next uplink, expected by %s", d.LastUp.Add(cmp.Or(spec.Timing.UplinkInterval, time.Hour)).UTC().Format(timeForm))
 		}
 	}
@@ -235,6 +247,14 @@ func (x explained) explain() *pb.ExplainResponse {
 		say("%s", d.Note)
 	}
 	return res
+}
+
+// deleted says whether a device has been made to forget something again.
+func deleted(dropped int) string {
+	if dropped != 0 {
+		return ", and deleted at the end"
+	}
+	return ""
 }
 
 const timeForm = "2006-01-02 15:04:05 UTC"

@@ -18,3 +18,6 @@ func ExplainDevice(d session.Device) *pb.ExplainResponse {
 
 // FromHere reports whether metrics may be read without a token.
 var FromHere = fromHere
+
+// Fragments is fragments, for tests.
+var Fragments = fragments

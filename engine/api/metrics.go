@@ -84,16 +84,17 @@ var (
 	descCampaigns = prometheus.NewDesc("sower_campaigns", "Campaigns by phase; halted says whether they stopped before their end. Those that have ended are counted for a day, or until the next start.", []string{"phase", "halted"}, nil)
 	descDevices   = prometheus.NewDesc("sower_devices", "Devices of campaigns that have not ended.",
 		[]string{"campaign", "stage", "from_version", "hardware", "cause"}, nil)
-	descAirtime = prometheus.NewDesc("sower_airtime_seconds_total", "Time on air per gateway.", []string{"campaign"}, nil)
-	descSent    = prometheus.NewDesc("sower_fragments_total", "Fragments handed to the network, and of them those that gateways refused.",
-		[]string{"campaign", "fate"}, nil)
+	// Not a counter: what a gateway turns out to have refused was not on the air.
+	descAirtime = prometheus.NewDesc("sower_airtime_seconds", "Time on air per gateway.", []string{"campaign"}, nil)
+	descSent    = prometheus.NewDesc("sower_fragments_total", "Fragments that the network has accepted.", []string{"campaign"}, nil)
+	descRefused = prometheus.NewDesc("sower_fragments_refused_total", "Of them those that gateways have refused.", []string{"campaign"}, nil)
 )
 
 // fleet collects what the campaigns say of themselves.
 type fleet struct{ s *Server }
 
 func (fleet) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descCampaigns, descDevices, descAirtime, descSent} {
+	for _, d := range []*prometheus.Desc{descCampaigns, descDevices, descAirtime, descSent, descRefused} {
 		ch <- d
 	}
 }
@@ -109,6 +110,9 @@ func (f fleet) Collect(ch chan<- prometheus.Metric) {
 	for p := campaign.PhaseDraft; p <= campaign.PhaseEnded; p++ {
 		phases[state{p.String(), "no"}] = 0
 	}
+	for _, p := range []campaign.Phase{campaign.PhaseStopping, campaign.PhaseEnded} {
+		phases[state{p.String(), "yes"}] = 0 // an alert sees a change only in what was there before
+	}
 	var out []prometheus.Metric
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		out = append(out, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
@@ -123,18 +127,16 @@ func (f fleet) Collect(ch chan<- prometheus.Metric) {
 				halted = "yes"
 			}
 			phases[state{p.Phase.String(), halted}]++
-			counter(descAirtime, p.Airtime.Seconds(), c.ID())
-			sent, refused := 0, 0
+			gauge(descAirtime, p.Airtime.Seconds(), c.ID())
+			accepted, refused := fragments(p)
 			counts := map[kind]int{}
-			for i, s := range p.Sessions {
-				sent += s.DataSent + s.ParitySent
-				refused += s.Refused
+			for i := range p.Sessions {
 				if p.Phase != campaign.PhaseEnded {
 					count(counts, c, i)
 				}
 			}
-			counter(descSent, float64(sent-refused), c.ID(), "sent")
-			counter(descSent, float64(refused), c.ID(), "refused")
+			counter(descSent, float64(accepted), c.ID())
+			counter(descRefused, float64(refused), c.ID())
 			for k, n := range counts {
 				gauge(descDevices, float64(n), c.ID(), k.stage.String(), version(k.from), hardware(k.hardware), k.cause.String())
 			}
@@ -150,6 +152,16 @@ func (f fleet) Collect(ch chan<- prometheus.Metric) {
 	for _, m := range out {
 		ch <- m
 	}
+}
+
+// fragments counts those that the network has accepted, and of them those that gateways have refused. Neither number
+// falls: sessions take what was refused off what was sent.
+func fragments(p campaign.Progress) (accepted, refused int) {
+	for _, s := range p.Sessions {
+		accepted += s.DataSent + s.ParitySent + s.Refused
+		refused += s.Refused
+	}
+	return accepted, refused
 }
 
 // metricsHandler serves /metrics to whoever has a token, and to this machine if the settings say so.

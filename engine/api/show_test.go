@@ -22,7 +22,9 @@ import (
 	"github.com/sower-fuota/sower/engine/api"
 	pb "github.com/sower-fuota/sower/engine/api/sowerv1"
 	"github.com/sower-fuota/sower/engine/api/sowerv1/sowerv1connect"
+	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/run"
 	"github.com/sower-fuota/sower/engine/session"
 )
 
@@ -197,7 +199,48 @@ func TestExplainLastUplink(t *testing.T) {
 		if want == "" || !slices.Contains(res.Evidence, want) || !res.Device.LastUplink.AsTime().Equal(at) {
 			t.Errorf("device %d of wave %s: no %q in %v", i, res.Device.Wave, want, res)
 		}
+		if waiting := strings.Contains(res.Summary, "waits for its wave"); waiting != (res.Device.Wave == "all") {
+			t.Errorf("device %d of wave %s: %s", i, res.Device.Wave, res.Summary)
+		}
 		delete(waves, res.Device.Wave)
+	}
+	list, err := svc.ListDevices(t.Context(), connect.NewRequest(&pb.ListDevicesRequest{Campaign: "meters"}))
+	if err != nil || len(list.Msg.Devices) != 2 {
+		t.Fatalf("%v %v", list, err)
+	}
+	for _, v := range list.Msg.Devices {
+		if !v.LastUplink.AsTime().Equal(at) {
+			t.Errorf("device %s of wave %s is listed as last heard at %s", v.DevEui, v.Wave, v.LastUplink.AsTime())
+		}
+	}
+}
+
+// A timeline that is too long for one answer ends with what has just happened.
+func TestExplainNewest(t *testing.T) {
+	d := serve(t, 1)
+	svc := d.campaigns(d.admin)
+	create(t, svc, "meters", "")
+	at := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	const n = 1100
+	taken := make(chan struct{}, n)
+	for i := range n {
+		d.events <- network.Event{ID: fmt.Sprint(i), Kind: network.EventUplink, Device: eui(0), At: at.Add(time.Duration(i) * time.Minute), FPort: 10,
+			Done: func() { taken <- struct{}{} }}
+	}
+	for range n {
+		<-taken
+	}
+	res, err := svc.Explain(t.Context(), connect.NewRequest(&pb.ExplainRequest{Campaign: "meters", DevEui: eui(0).String()}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := at.Add((n - 1) * time.Minute)
+	line := res.Msg.Timeline
+	if len(line) != 1000 || !strings.Contains(line[999].Json, last.Format(time.RFC3339)) || line[0].Seq >= line[999].Seq || !res.Msg.Device.LastUplink.AsTime().Equal(last) {
+		t.Errorf("%d entries, the last %v; last uplink %s, want %s", len(line), line[len(line)-1], res.Msg.Device.LastUplink.AsTime(), last)
+	}
+	if !slices.ContainsFunc(res.Msg.Evidence, func(s string) bool { return strings.Contains(s, "newest 1000 entries") }) {
+		t.Errorf("nothing says that the timeline is not all: %v", res.Msg.Evidence)
 	}
 }
 
@@ -254,7 +297,7 @@ func TestWatch(t *testing.T) {
 	if _, err := svc.AbortCampaign(t.Context(), connect.NewRequest(&pb.AbortCampaignRequest{Id: "meters", Reason: "test"})); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	rest, err := svc.Watch(ctx, connect.NewRequest(&pb.WatchRequest{Id: "meters", Cursor: cursor}))
 	if err != nil {
@@ -279,6 +322,18 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// A counter that falls would look like a restart.
+func TestFragmentsNeverFall(t *testing.T) {
+	before := campaign.Progress{Sessions: []session.Progress{{DataSent: 10, ParitySent: 2}}}
+	after := campaign.Progress{Sessions: []session.Progress{{DataSent: 5, ParitySent: 1, Refused: 6}}} // as session.Session counts
+	if n, refused := api.Fragments(before); n != 12 || refused != 0 {
+		t.Errorf("%d accepted, %d refused; want 12 and 0", n, refused)
+	}
+	if n, refused := api.Fragments(after); n != 12 || refused != 6 {
+		t.Errorf("%d accepted, %d refused; want 12 and 6", n, refused)
+	}
+}
+
 func TestMetrics(t *testing.T) {
 	d := serve(t, 3)
 	create(t, d.campaigns(d.admin), "meters", "")
@@ -287,8 +342,9 @@ func TestMetrics(t *testing.T) {
 	}
 	status, text := d.get(t, "/metrics", d.admin)
 	for _, want := range []string{`sower_campaigns{halted="no",phase="draft"} 1`, `sower_campaigns{halted="no",phase="running"} 0`,
+		`sower_campaigns{halted="yes",phase="stopping"} 0`, `sower_campaigns{halted="yes",phase="ended"} 0`,
 		`sower_devices{campaign="meters",cause="OK",from_version="1.0.0",hardware="1",stage="discover"} 3`,
-		`sower_airtime_seconds_total{campaign="meters"} 0`, `sower_queue_jobs 0`, "sower_commit_seconds_bucket", "sower_log_entries_total"} {
+		`sower_airtime_seconds{campaign="meters"} 0`, `sower_fragments_total{campaign="meters"} 0`, `sower_fragments_refused_total{campaign="meters"} 0`, `sower_queue_jobs 0`, "sower_commit_seconds_bucket", "sower_log_entries_total"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("status %d: no %s in\n%s", status, want, text)
 		}
@@ -377,6 +433,49 @@ func TestHealth(t *testing.T) {
 	wantCode(t, "a call after the engine has stopped", err, connect.CodeUnavailable, "stopped")
 }
 
+// deaf is an engine whose updates get lost.
+type deaf struct{ api.Engine }
+
+func (deaf) Subscribe(context.Context) <-chan run.Update { return make(chan run.Update) }
+
+// A webhook tells of what it has missed the updates of, as it does while it delivers something else for hours.
+func TestWebhookMissesNothing(t *testing.T) {
+	d := serve(t, 2)
+	got := make(chan api.Notice, 10)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var n api.Notice
+		if err := json.NewDecoder(r.Body).Decode(&n); err != nil {
+			t.Error(err)
+		}
+		got <- n
+	}))
+	defer receiver.Close()
+	swept := make(chan time.Time)
+	h := api.Webhook{URL: receiver.URL, Engine: deaf{d.engine}, Store: d.store, Cursors: memory{}, Now: time.Now, Log: d.logger(),
+		After: func(time.Duration) <-chan time.Time { return swept }}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	sweep := func() {
+		t.Helper()
+		select {
+		case swept <- time.Now():
+		case <-time.After(time.Minute):
+			t.Fatal("it waits for nothing but updates")
+		}
+	}
+	sweep() // it has looked at everything before
+	create(t, d.campaigns(d.admin), "meters", "[policy]\napprovals = 1\n")
+	sweep()
+	if n := <-got; n.Event != "approval-needed" || n.Campaign != "meters" {
+		t.Errorf("%+v", n)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Run: %v", err)
+	}
+}
+
 // A webhook is signed, repeated until it is taken, and not sent again after a restart.
 func TestWebhook(t *testing.T) {
 	d := lingering(t, 2, time.Millisecond)
@@ -440,5 +539,25 @@ func TestWebhook(t *testing.T) {
 		if api.CheckWebhook(address) == nil {
 			t.Errorf("%s was accepted", address)
 		}
+	}
+}
+
+// What is said of a device that has been taken out belongs to it: nothing to wait for, and nothing under way.
+func TestExplainWithheld(t *testing.T) {
+	at := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	d := session.Device{EUI: eui(1), Stage: session.StageWithheld, LastUp: at, Group: true, Frag: true, FragAt: at, Armed: 1, Complete: at, Dropped: 1,
+		Pending: session.Pending{Kind: session.CmdDropGroup, Queued: at}}
+	res := api.ExplainDevice(d)
+	if !strings.Contains(res.NextStep, "read why the campaign withheld it") {
+		t.Errorf("next step: %s", res.NextStep)
+	}
+	said := strings.Join(res.Evidence, "\n")
+	for _, want := range []string{"multicast group was set up on it\n", "set up on it at 2026-11-22 12:00:00 UTC, and deleted at the end", "held the whole block since"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no %q in\n%s", want, said)
+		}
+	}
+	if strings.Contains(said, "holds 0 fragments") {
+		t.Errorf("it never said how many fragments it holds:\n%s", said)
 	}
 }

@@ -47,11 +47,11 @@ func ParseRole(s string) (Role, error) {
 	return 0, fmt.Errorf("role %q, want viewer, operator or admin", s)
 }
 
-// FirstToken makes the token of an administrator if the store has no token at all, and returns it, to be shown once;
-// empty: there is one.
-func FirstToken(ctx context.Context, s *store.Store, now time.Time) (string, error) {
+// FirstToken makes the token of an administrator if the store has no token at all, or if those that it has were lost, and
+// returns it, to be shown once; empty: there is one.
+func FirstToken(ctx context.Context, s *store.Store, now time.Time, lost bool) (string, error) {
 	list, err := s.Tokens(ctx)
-	if err != nil || len(list) > 0 {
+	if err != nil || len(list) > 0 && !lost {
 		return "", err
 	}
 	token, _, err := addToken(ctx, s, store.Token{Name: "admin", Role: Admin.String(), Created: now}, "sower")

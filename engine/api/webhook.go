@@ -64,6 +64,9 @@ const (
 	giveUp    = 24 * time.Hour
 )
 
+// sweepEvery is how often all logs are looked at: while a notice is delivered, updates of other campaigns may be missed.
+const sweepEvery = time.Minute
+
 // CheckWebhook judges the address of a webhook: notices are nobody else's business.
 func CheckWebhook(address string) error {
 	u, err := url.Parse(address)
@@ -92,18 +95,30 @@ func (h *Webhook) Run(ctx context.Context) error {
 		return err
 	}
 	updates := h.Engine.Subscribe(ctx)
-	if err := h.catchUp(ctx, at); err != nil {
-		return err
-	}
-	for u := range updates {
-		if err := h.follow(ctx, u.Campaign, at); err != nil {
+	for {
+		if err := h.catchUp(ctx, at); err != nil {
 			return err
 		}
+		again := h.After(sweepEvery)
+		for due := false; !due; {
+			select {
+			case u, ok := <-updates:
+				if !ok {
+					return context.Cause(ctx)
+				}
+				if err := h.follow(ctx, u.Campaign, at); err != nil {
+					return err
+				}
+			case <-again:
+				due = true
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
 	}
-	return context.Cause(ctx)
 }
 
-// catchUp delivers what nobody was told of before the start, and forgets campaigns of which nobody is told any more.
+// catchUp delivers what nobody has been told of, and forgets campaigns of which nobody is told any more.
 func (h *Webhook) catchUp(ctx context.Context, at map[string]int64) error {
 	current := map[string]bool{}
 	for after, more := int64(0), true; more; {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sower-fuota/sower/applayer/diag"
 	"github.com/sower-fuota/sower/engine/campaign"
 	"github.com/sower-fuota/sower/engine/network"
 	"github.com/sower-fuota/sower/engine/session"
@@ -270,5 +271,22 @@ func TestForeignEvents(t *testing.T) {
 		if e := r.c.Step(r.w.Now(), campaign.Heard{Event: ev}); len(e) != 0 {
 			t.Errorf("%+v has effects: %v", ev, e)
 		}
+	}
+}
+
+// A session that the network server does not let go on stops the campaign, and no device is blamed for it.
+func TestSessionThatCannotGoOn(t *testing.T) {
+	r := newRig(t, 1, nil, group{n: 2}, group{wave: 1, n: 2})
+	for _, e := range r.c.Step(start, campaign.Start{By: "ada"}) {
+		if open, ok := e.Do.(session.OpenGroup); ok {
+			r.c.Step(start, campaign.Result{Session: e.Session, Result: session.Result{Op: open.Op, Failure: session.Refused, Text: "no such application"}})
+		}
+	}
+	h := r.c.Header()
+	if !r.c.Ended() || h.Halted != "session s0: the multicast group could not be opened: no such application" || h.Cause != diag.CauseOK {
+		t.Errorf("%s, halted %q with cause %s", h.Phase, h.Halted, h.Cause)
+	}
+	if st := r.c.Session(1).Progress(); st.Phase != session.PhaseIdle {
+		t.Errorf("the session of the next wave is in %s", st.Phase)
 	}
 }

@@ -74,9 +74,9 @@ func parse(names []string, b []byte, what string, out *uint8) error {
 // State is all that a campaign remembers.
 type State struct {
 	Phase     Phase
-	Wave      int    // that is under way, or begins next
-	Halted    string // why the campaign stopped before its end; empty: it did not
-	Cause     diag.Cause
+	Wave      int        // that is under way, or begins next
+	Halted    string     // why the campaign stopped before its end; empty: it did not
+	Cause     diag.Cause // of the halt; OK: somebody aborted it, or a session could not go on
 	Started   time.Time
 	Wait      Wait
 	Until     time.Time // end of the wait; zero: an operator ends it

@@ -16,8 +16,8 @@ type Cohort struct {
 // String returns the cohort for people.
 func (c Cohort) String() string {
 	from := "an unknown version"
-	if c.From != 0 {
-		from = fmt.Sprintf("version %#08x", c.From)
+	if v := c.From; v != 0 { // as the manifest of a bundle packs it
+		from = fmt.Sprintf("version %d.%d.%d", v>>24, v>>16&0xff, v&0xffff)
 	}
 	return fmt.Sprintf("hardware id %d from %s", c.Hardware, from)
 }

@@ -67,7 +67,8 @@ func (c *Campaign) stragglers(n int) []network.EUI64 {
 func mendable(cause diag.Cause) bool {
 	switch cause {
 	case diag.CauseLossExceeded, diag.CauseSessionMissed, diag.CauseSetupTimeout, diag.CauseNoUplink,
-		diag.CauseClockOff, diag.CauseWindowRefused, diag.CauseFlashDecay:
+		diag.CauseClockOff, diag.CauseWindowRefused, diag.CauseFlashDecay,
+		diag.CauseKeyMismatch: // perhaps it was cut off all the while, or its key has been corrected
 		return true
 	}
 	return false
@@ -121,7 +122,7 @@ func (c *Campaign) allEnded() bool {
 func (c *Campaign) waveDone() {
 	for i, s := range c.sessions {
 		if why := s.Header().Halted; c.wave[i] == c.st.Wave && why != "" {
-			c.halt(diag.CauseUnproven, fmt.Sprintf("session %s: %s", s.ID(), why))
+			c.halt(diag.CauseOK, fmt.Sprintf("session %s: %s", s.ID(), why)) // no device is to blame
 			return
 		}
 	}

@@ -158,7 +158,7 @@ func TestBadHardware(t *testing.T) {
 		t.Errorf("%d updated, %d failed, %d withheld; want 40, 10, 10", p.Updated, p.Failed, p.Withheld)
 	}
 	halts := r.noted(campaign.NoteCohortHalt)
-	if len(halts) != 1 || halts[0].Cause != diag.CauseSilentAfterBoot || !strings.Contains(halts[0].Text, "hardware id 2") {
+	if len(halts) != 1 || halts[0].Cause != diag.CauseSilentAfterBoot || !strings.HasPrefix(halts[0].Text, "hardware id 2 from version 1.0.0: ") {
 		t.Errorf("cohort halts: %v", halts)
 	}
 	for _, row := range r.c.Rows() {
@@ -207,7 +207,8 @@ func TestSilentWhileSoaking(t *testing.T) {
 	}
 }
 
-// TestRescue has devices that hear little of the first wave, and all of the second at another data rate.
+// TestRescue has devices that hear little of the first wave, and all of the second at another data rate; and one whose key
+// is wrong in the network server, until then.
 func TestRescue(t *testing.T) {
 	r := newRig(t, 7, func(s *campaign.Spec) {
 		s.Waves[1].Rescue = true
@@ -219,12 +220,16 @@ func TestRescue(t *testing.T) {
 		if i == 3 {
 			d.RollsBack, d.Diag = diag.CauseSelfTestFailed, true // no other session helps
 		}
+		if i == 4 {
+			d.ServerKey[5] ^= 1 // somebody corrects it
+		}
 	}, spec: func(s *session.Spec) { s.Limits.Fragments = s.Plan.M + 2*s.Plan.Parity }}, group{wave: 1, again: []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}})
 	r.seen = func(_ time.Time, s int, e session.Effect) {
 		if _, ok := e.(session.OpenGroup); ok && s == 1 {
 			for i := range 3 {
 				r.order[i].LossDown = 0.05 // what a more robust data rate does
 			}
+			r.order[4].ServerKey = r.order[4].Key
 		}
 	}
 	r.run(400 * time.Hour)
@@ -232,8 +237,8 @@ func TestRescue(t *testing.T) {
 	if p.Updated != 11 || p.Failed != 1 || p.Devices != 12 || len(r.c.Rows()) != 12 {
 		t.Errorf("%d updated and %d failed of %d, %d rows; want 11 and 1 of 12", p.Updated, p.Failed, p.Devices, len(r.c.Rows()))
 	}
-	if sp := p.Sessions[1]; sp.Devices != 3 || sp.Updated != 3 {
-		t.Errorf("rescue session: %d devices, %d updated; want 3", sp.Devices, sp.Updated)
+	if sp := p.Sessions[1]; sp.Devices != 4 || sp.Updated != 4 {
+		t.Errorf("rescue session: %d devices, %d updated; want 4", sp.Devices, sp.Updated)
 	}
 }
 

@@ -553,7 +553,7 @@ func TestManyDevices(t *testing.T) {
 	req := request(t)
 	req.Waves[0].Members = nil
 	rng := rand.New(rand.NewPCG(1, 1))
-	n, limit := 2000, time.Minute
+	n, limit := 2000, 9*time.Minute
 	if os.Getenv("SOWER_PROOF") != "" {
 		n, limit = 100000, 10*time.Second
 	}

@@ -87,13 +87,16 @@ func secret(what string, i int) network.Key {
 // small is a block of few fragments.
 var small = makeBlock(600, 0)
 
+var smallPlan = sync.OnceValues(func() (plan.Plan, error) {
+	return plan.Make(plan.Input{Block: small, Region: airtime.EU868, DataRate: 5, Devices: 3, Matrix: fragmentation.V2})
+})
+
 // newPlant has a campaign of two waves; prepare may change the devices of the first.
 func newPlant(t *testing.T, prepare func(wave int, d *campaigntest.Device), orders []order) *plant {
 	t.Helper()
 	p := &plant{t: t, w: world.New(start), path: filepath.Join(t.TempDir(), "sower.db"), die: func(point) bool { return false },
 		kinds: map[string]int{}, sends: map[string]int{}, cnts: map[string]string{}, groups: map[string]int{}, wake: make(chan struct{}, 1), orders: orders}
 	t.Cleanup(p.close)
-	p.w.StallAfter = 10 * time.Second
 	for _, o := range p.orders {
 		if o.after > 0 {
 			p.w.At(start.Add(o.after), "order", p.ordered)
@@ -110,7 +113,7 @@ func newPlant(t *testing.T, prepare func(wave int, d *campaigntest.Device), orde
 		p.inbox = append(p.inbox, &letter{ev})
 		p.kick()
 	})
-	pl, err := plan.Make(plan.Input{Block: small, Region: airtime.EU868, DataRate: 5, Devices: 3, Matrix: fragmentation.V2})
+	pl, err := smallPlan()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -162,7 +162,7 @@ const published = 64
 type Update struct{ Campaign string }
 
 // Subscribe returns a channel of what changes, until ctx ends; then it is closed. A subscriber that is slow misses
-// updates, but never the last one of a campaign for long: whoever reads sees that there was something to look at.
+// updates, also the last one of a campaign: whoever must not miss it looks at all of them now and then.
 func (e *Engine) Subscribe(ctx context.Context) <-chan Update {
 	ch := make(chan Update, published)
 	e.mu.Lock()

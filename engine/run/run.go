@@ -9,6 +9,9 @@
 // been tried, or it is in the store: after a restart every effect found there is carried out as one that may
 // have happened, which is found out from the network before it is repeated.
 //
+// Sessions of all campaigns share the gateways: a session announces its receive window for a time at which no other has
+// one of its gateways. What is taken follows from the states of the sessions, so that a restart forgets nothing of it.
+//
 // A campaign that has ended leaves memory after a while; its Store answers for it from then on.
 //
 // Without a Store the same rounds are made, and nothing is kept: for rehearsals and tests.

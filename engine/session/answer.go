@@ -101,6 +101,7 @@ func (c *Session) dataBlock(i int, at time.Time, cmd datablock.Command) {
 		if !c.windowOpen() && !c.st.Paused { // the device repeats the request
 			c.send(i, CmdReceived)
 		}
+		d.Heard = true
 		if ans.MICError {
 			c.suspect(i, diag.StepVerify, diag.CauseSessionMICBad, "")
 		} else {
@@ -163,7 +164,10 @@ func (c *Session) status(i int, at time.Time, ans datablock.FragSessionStatusAns
 	if d.Stage < StageReceiving || d.Stage > StageComplete {
 		return
 	}
-	d.Heard = true
+	if ans.NbFragReceived > 0 || c.windowOpen() && !at.Before(c.st.Window.Start) &&
+		(d.Pending.Kind != CmdStatus || c.st.Air.Step == AirCanaryListen) {
+		d.Heard = true // in a window nobody is asked but over the group
+	}
 	d.answered(CmdStatus)
 	if c.st.Burst.IsZero() || at.Before(c.st.Burst) {
 		return // the canary, or out of date
@@ -189,7 +193,7 @@ func (c *Session) status(i int, at time.Time, ans datablock.FragSessionStatusAns
 	case ans.NbFragReceived == 0 && c.left(d):
 		c.empty(i)
 	case ans.NbFragReceived == 0 && sent >= 10:
-		c.fail(i, diag.StepReceive, diag.CauseKeyMismatch, fmt.Sprintf("heard none of %d fragments: it has other keys of the group, or was cut off all the while", sent))
+		c.deaf(i, sent)
 	default:
 		c.misses(i, ans)
 	}
@@ -213,6 +217,31 @@ func (c *Session) empty(i int) {
 		d.Window = 0
 	}
 	c.setStage(i, StagePrepared)
+}
+
+// deaf deals with a device that has heard no fragment: it has other keys of the group, or was cut off all the while. It
+// gets the group once more, and waits for another data pass if it is worth one.
+func (c *Session) deaf(i, sent int) {
+	d := &c.st.Devices[i]
+	again := d.Deaf > 0
+	d.Deaf += sent
+	if again && !d.Heard {
+		c.unheard(i)
+		return
+	}
+	d.Group = d.Heard
+	c.empty(i)
+}
+
+// unheard gives up a device that has heard no fragment.
+func (c *Session) unheard(i int) {
+	d := &c.st.Devices[i]
+	note := fmt.Sprintf("heard none of %d fragments", d.Deaf)
+	if d.Heard {
+		c.fail(i, diag.StepReceive, diag.CauseLossExceeded, note+", but a question over the same group")
+		return
+	}
+	c.fail(i, diag.StepReceive, diag.CauseKeyMismatch, note+": it has other keys of the group, or was cut off all the while")
 }
 
 // misses takes the number of fragments that a device says it misses.
@@ -240,7 +269,7 @@ func (c *Session) left(d *Device) bool { return d.Joined.After(c.st.Window.Annou
 // complete notes that a device holds the block.
 func (c *Session) complete(i int) {
 	d := &c.st.Devices[i]
-	d.Heard, d.Missing = true, 0
+	d.Missing = 0
 	if d.Stage >= StageReceiving && d.Stage < StageComplete {
 		d.Complete, d.NoImage = c.now, 0
 		c.setStage(i, StageComplete)

@@ -112,3 +112,42 @@ func TestTail(t *testing.T) {
 		t.Errorf("%d windows with the unicast tail, %d without", windows[true], windows[false])
 	}
 }
+
+// TestCutOff cuts a device off for the whole first window: the network is to blame, not its keys. It must be served in
+// the next one, and is said to have the group's keys only if it has answered over the group.
+func TestCutOff(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		from   int // first frame of the group that is lost; the first is the canary
+		window int // from which on nothing is lost
+		groups int // times that the group is set up
+		heard  bool
+		cause  diag.Cause
+	}{
+		{"from the beginning", 1, 2, 2, false, diag.CauseOK}, // whoever is complete keeps silent
+		{"after the canary", 2, 2, 1, true, diag.CauseOK},
+		{"for ever", 1, 99, 2, false, diag.CauseKeyMismatch},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, options{seed: 3, n: 8, payload: 2000, change: func(_ int, d *campaigntest.Device) { d.LossUp, d.LossDown = 0, 0 }})
+			r.devices[0].Lose = func(frame int) bool { return frame >= tt.from && r.c.Progress().Window < tt.window }
+			r.run(96 * time.Hour)
+			for i := range r.devices {
+				if i > 0 || tt.cause == diag.CauseOK {
+					r.wantUpdated(i)
+				} else {
+					r.wantFailed(i, diag.StepReceive, tt.cause)
+				}
+			}
+			if got := r.sends[session.CmdGroup]; got != len(r.devices)-1+tt.groups {
+				t.Errorf("the group was set up %d times, want %d times on the first device and once on the %d others", got, tt.groups, len(r.devices)-1)
+			}
+			if heard := r.c.Device(0).Heard; heard != tt.heard {
+				t.Errorf("the first device has proved that it has the group's keys: %v", heard)
+			}
+			if p := r.c.Progress(); p.Window != 2 {
+				t.Errorf("%d windows, want 2", p.Window)
+			}
+		})
+	}
+}

@@ -217,8 +217,9 @@ type Device struct {
 	Window      int  // number of the window that it has confirmed
 	ClockWrong  bool // its clock disagrees; it is being told to resynchronise
 	StartMissed bool // it said that the window had begun
-	Heard       bool // it has answered over the group's keys
+	Heard       bool // it has heard the group, so it has the group's keys
 	Replays     int  // SessionCntReplay answers
+	Deaf        int  // fragments sent in windows of which it has heard none
 	Armed       int  // windows that it took part in
 	ArmedFrom   int  // fragments that had been sent when it was armed first
 

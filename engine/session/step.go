@@ -177,7 +177,9 @@ func (c *Session) result(r Result) {
 		default:
 			d.Pending.Op = 0
 			d.Pending.Attempts++
-			d.Note = r.Text
+			if !d.Stage.final() {
+				d.Note = r.Text
+			}
 			d.NotBefore = c.now.Add(time.Minute)
 		}
 		c.serve(i)

@@ -177,6 +177,8 @@ func (c *Session) decide() {
 			c.fail(i, diag.StepReceive, diag.CauseNoSession, "has lost its fragmentation session, and is not worth another data pass")
 		case d.Stage == StageIncomplete || d.Armed > 0:
 			c.fail(i, diag.StepReceive, diag.CauseLossExceeded, c.fragments(max(d.Missing, 0)))
+		case d.Deaf > 0:
+			c.unheard(i)
 		case d.ClockWrong:
 			c.fail(i, diag.StepSetup, diag.CauseClockOff, "")
 		case d.StartMissed:

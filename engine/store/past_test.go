@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -163,12 +164,18 @@ func TestRemoveLogsGoesOn(t *testing.T) {
 		return n
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		for count() == 3*chunk {
+	var interrupt sync.WaitGroup
+	interrupt.Go(func() {
+		defer cancel()
+		for n := 3 * chunk; n == 3*chunk; {
+			if err := s.read.QueryRow("select count(*) from entries").Scan(&n); err != nil {
+				t.Error(err)
+				return
+			}
 		}
-		cancel()
-	}()
+	})
 	s.RemoveLogs(ctx, now, now) // may have been quicker
+	interrupt.Wait()
 	if _, err := s.RemoveLogs(t.Context(), now, now); err != nil {
 		t.Fatal(err)
 	}

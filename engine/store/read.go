@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sower-fuota/sower/engine/network"
@@ -42,7 +43,11 @@ func (s *Store) Entries(ctx context.Context, campaign string, device *network.EU
 		query = "select seq, entry from entries where campaign = ? and device = ? and seq > ? order by seq limit ?"
 		args = []any{number, device[:], after, limit}
 	}
-	var out []run.Entry
+	return s.entries(ctx, query, args...)
+}
+
+// entries reads rows of a Seq and an entry.
+func (s *Store) entries(ctx context.Context, query string, args ...any) (out []run.Entry, err error) {
 	err = s.each(ctx, func(scan func(...any) error) error {
 		var seq int64
 		var text []byte
@@ -55,6 +60,42 @@ func (s *Store) Entries(ctx context.Context, campaign string, device *network.EU
 		out = append(out, en)
 		return err
 	}, query, args...)
+	return out, err
+}
+
+// Latest returns the newest entries of the log of a campaign about one device, at most limit of them, oldest first.
+func (s *Store) Latest(ctx context.Context, campaign string, device network.EUI64, limit int) ([]run.Entry, error) {
+	number, removed, err := s.number(ctx, campaign)
+	if err != nil || !removed.IsZero() {
+		return nil, err
+	}
+	out, err := s.entries(ctx, "select seq, entry from entries where campaign = ? and device = ? order by seq desc limit ?", number, device[:], limit)
+	slices.Reverse(out)
+	return out, err
+}
+
+// LastUplinks returns when devices were last heard, by the uplinks of each in the log of a campaign that came last.
+func (s *Store) LastUplinks(ctx context.Context, campaign string, devices []network.EUI64) (map[network.EUI64]time.Time, error) {
+	number, _, err := s.number(ctx, campaign)
+	if err != nil {
+		return nil, err
+	}
+	names, err := json.Marshal(devices)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	out := map[network.EUI64]time.Time{}
+	err = s.each(ctx, func(scan func(...any) error) error {
+		var eui []byte
+		var text *string
+		if err := scan(&eui, &text); err != nil || text == nil {
+			return err
+		}
+		at, err := time.Parse(time.RFC3339Nano, *text)
+		out[network.EUI64(eui)] = at
+		return err
+	}, `select unhex(value), (select max(at) from (select json_extract(entry, '$.at') as at from entries
+		where device = unhex(value) and campaign = ? and json_extract(entry, '$.kind') = ? order by seq desc limit 16)) from json_each(?)`, number, network.EventUplink.String(), string(names))
 	return out, err
 }
 

@@ -37,7 +37,8 @@ import (
 	"sync"
 
 	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the driver
+	"modernc.org/sqlite" // the driver, too
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/sower-fuota/sower/engine/run"
 )
@@ -95,6 +96,13 @@ func Open(ctx context.Context, path string, options Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
+	// A copy that was put back has the mode that its copier gave it.
+	if info, err := f.Stat(); err == nil && info.Mode().Perm()&0o077 != 0 {
+		if err := f.Chmod(0o600); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("store: others may read it: %w", err)
+		}
+	}
 	f.Close()
 	s := &Store{path: path, options: options, numbers: map[string]int64{}, statements: map[string]*sql.Stmt{}}
 	sync := "FULL"
@@ -147,7 +155,7 @@ func (s *Store) migrate(ctx context.Context) error {
 	}
 	have, err := p.GetDBVersion(ctx)
 	if err != nil {
-		return fmt.Errorf("store: %s: %w", s.path, err)
+		return fmt.Errorf("store: %s: %w", s.path, s.remedy(err))
 	}
 	sources := p.ListSources()
 	if know := sources[len(sources)-1].Version; have > know {
@@ -155,9 +163,24 @@ func (s *Store) migrate(ctx context.Context) error {
 			ErrNewer, s.path, have, know)
 	}
 	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("store: %s: migration: %w", s.path, err)
+		return fmt.Errorf("store: %s: migration: %w", s.path, s.remedy(err))
 	}
 	return nil
+}
+
+// remedy adds to an error of SQLite what to do about it.
+func (s *Store) remedy(err error) error {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_FULL:
+		return fmt.Errorf("%w; make room on the disk of %s and start again: what was committed is kept", err, s.path)
+	case sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return fmt.Errorf("%w; if %s is damaged, restore a backup", err, s.path)
+	}
+	return err
 }
 
 // Close closes the database. What was committed is in it.

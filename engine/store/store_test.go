@@ -437,7 +437,7 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, ErrKey, "chmod 600"},
-		{"what is no database", func(t *testing.T, db, _ string) { write(t, db, bytes.Repeat([]byte("text"), 2000), 0o600) }, nil, "not a database"},
+		{"what is no database", func(t *testing.T, db, _ string) { write(t, db, bytes.Repeat([]byte("text"), 2000), 0o600) }, nil, "not a database (26); if"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

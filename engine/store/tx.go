@@ -26,18 +26,19 @@ func (s *Store) transact(ctx context.Context, f func(t *tx)) error {
 	t := &tx{s: s, ctx: context.WithoutCancel(ctx)}
 	t.exec("begin immediate")
 	if t.err != nil {
-		return t.err
+		return s.remedy(t.err)
 	}
 	open := true
 	defer func() {
 		if open {
 			s.conn.ExecContext(t.ctx, "rollback")
+			clear(s.numbers) // of campaigns that are not there, perhaps
 		}
 	}()
 	f(t)
 	t.exec("commit")
 	open = t.err != nil
-	return t.err
+	return s.remedy(t.err)
 }
 
 // exec runs a statement and returns how many rows it has changed.

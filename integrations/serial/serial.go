@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/sower-fuota/sower/firmware-stub/device/modem"
@@ -70,7 +71,17 @@ func (l *Link) PowerUp() ([]modem.Frame, error) {
 		}
 	}
 	l.in = modem.Decoder{}
-	return l.Turn(modem.Frame{Type: modem.TypeResetReq})
+	answer, err := l.Turn(modem.Frame{Type: modem.TypeResetReq})
+	// A device that is slow to boot still ends a turn of before. Only a reset that was asked for begins so.
+	for err == nil && !slices.ContainsFunc(answer, asked) {
+		answer, err = l.listen()
+	}
+	return answer, err
+}
+
+// asked reports whether the device says that it resets itself because it was told to.
+func asked(f modem.Frame) bool {
+	return f.Type == modem.TypeReset && bytes.Equal(f.Payload, []byte{byte(modem.ResetAsked)})
 }
 
 // Turn sends one frame and collects the answer.

@@ -8,7 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -108,12 +108,12 @@ func served(t *testing.T, stream io.ReadWriter, d serial.Device) {
 // wire is a byte stream that holds what its reader has not read yet, as a line with buffers does.
 func wire(t *testing.T) (here, there net.Conn) {
 	t.Helper()
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "wire"))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if here, err = net.Dial("unix", l.Addr().String()); err != nil {
+	if here, err = net.Dial("tcp", l.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
 	if there, err = l.Accept(); err != nil {
@@ -281,6 +281,58 @@ func TestSilence(t *testing.T) {
 	}
 }
 
+// tardy is a device that is still booting when a host comes: what it says of that arrives after the host has begun.
+type tardy struct {
+	in  modem.Decoder
+	out bytes.Buffer
+}
+
+func (d *tardy) Write(b []byte) (int, error) {
+	d.in.Write(b)
+	for f, ok := d.in.Next(); ok; f, ok = d.in.Next() {
+		answer := []modem.Message{modem.IdleUntil{Time: 7}}
+		if f.Type == modem.TypeResetReq {
+			boot := []modem.Message{modem.Console{Text: "boot"}, modem.IdleUntil{}}
+			answer = slices.Concat(boot, []modem.Message{modem.Reset{Reason: modem.ResetAsked}}, boot)
+		}
+		frames, err := modem.Frames(answer...)
+		if err != nil {
+			return 0, err
+		}
+		for _, f := range frames {
+			raw, err := modem.AppendFrame(nil, f)
+			if err != nil {
+				return 0, err
+			}
+			d.out.Write(raw)
+		}
+	}
+	return len(b), nil
+}
+
+func (d *tardy) Read(b []byte) (int, error) { return d.out.Read(b) }
+func (*tardy) Close() error                 { return nil }
+
+// The end of a boot that nobody has asked for is not taken for the answer: all later ones would belong to the question before.
+func TestPowerUpWaitsForItsReset(t *testing.T) {
+	link := serial.NewLink(&tardy{}, 0)
+	frames, err := link.PowerUp()
+	if err != nil || frames[0].Type != modem.TypeReset {
+		t.Errorf("power-up: %v, %v", frames, err)
+	}
+	tick, err := modem.Frames(modem.Tick{Time: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames, err = link.Turn(tick[0])
+	if err != nil || len(frames) != 1 {
+		t.Fatalf("turn: %v, %v", frames, err)
+	}
+	if m, err := frames[0].Message(); err != nil || m != (modem.IdleUntil{Time: 7}) {
+		t.Errorf("turn: %v, %v, want the answer to it", m, err)
+	}
+}
+
 // A link resets a device whose line is in disorder: half a frame in the device, half an answer on its way.
 func TestPowerUpResynchronises(t *testing.T) {
 	f := newFixture(t)
@@ -288,7 +340,9 @@ func TestPowerUpResynchronises(t *testing.T) {
 	served(t, there, f.host(t, 2))
 	link := serial.NewLink(polled{here}, 0)
 	defer link.Close()
-	go io.CopyN(io.Discard, here, 3)                                      // the head of the banner is lost
+	if _, err := io.ReadFull(here, make([]byte, 3)); err != nil { // the head of the banner is lost
+		t.Fatal(err)
+	}
 	if err := link.Noise([]byte{0xa5, 0x02, 0x30, 0x01, 1}); err != nil { // a frame of 304 bytes begins
 		t.Fatal(err)
 	}
