@@ -36,6 +36,7 @@ type order struct {
 	devices  int   // 0: 4
 	gateways int   // 0: 1
 	restarts []int // the server goes away for 20 s after so many frames were queued
+	unknown  []int // the server does not know the API key for 5 minutes after so many
 	deaf     bool  // the first device hears nothing from the second hour on, for two hours
 	server   func(*networkserver.Config)
 	client   func(*chirpstack.Config)
@@ -105,14 +106,17 @@ func (d deafness) Carry(k radio.Key, at time.Time) (radio.Signal, bool) {
 	return d.Independent.Carry(k, at)
 }
 
-var block = sync.OnceValues(func() ([]byte, error) {
+var block = sync.OnceValues(func() ([]byte, error) { return newBlock(4000) })
+
+// newBlock signs an image of so many bytes.
+func newBlock(size int) ([]byte, error) {
 	key, err := bundle.GenerateKey()
 	if err != nil {
 		return nil, err
 	}
-	image := make([]byte, 4000)
+	image := make([]byte, size)
 	return bundle.Sign(bundle.Manifest{Codec: bundle.CodecFull, KeyID: 1, Version: newVersion, Sequence: 2, NewSize: uint32(len(image))}, image, key)
-})
+}
 
 // campaign runs a campaign to its end.
 func (p *probe) campaign(o order) result {
@@ -132,7 +136,6 @@ func (p *probe) campaign(o order) result {
 		limit = 48 * time.Hour
 	}
 	w := world.New(epoch)
-	w.StallAfter = 30 * time.Second
 	clear, err := radio.NewIndependent(1, 0, 0)
 	check(err)
 	var process radio.Process = clear
@@ -174,12 +177,18 @@ func (p *probe) campaign(o order) result {
 	var res result
 	var seen calls
 	var server *networkserver.Server
+	var client chirpstack.Config
 	enqueued := 0
 	cfg.Faults.Observe = func(method string) {
 		seen.observe(method)
 		if method == enqueueMethod {
 			if enqueued++; slices.Contains(o.restarts, enqueued) {
 				w.At(w.Now().Add(time.Millisecond), "restart", func() { server.Restart(20 * time.Second) })
+			}
+			if slices.Contains(o.unknown, enqueued) {
+				for after, known := range map[time.Duration]bool{time.Millisecond: false, 5 * time.Minute: true} {
+					w.At(w.Now().Add(after), "API key", func() { check(server.SetKey(client.Token, known)) })
+				}
 			}
 		}
 		if method == "/api.MulticastGroupService/Delete" {
@@ -193,7 +202,8 @@ func (p *probe) campaign(o order) result {
 	check(err)
 	defer f.Close()
 	defer server.Close()
-	client := chirpstack.Config{Server: server.GRPCAddress(), Token: token, Region: airtime.EU868, MQTT: "mqtt://" + server.MQTTAddress(), GatewayTopics: "eu868"}
+	client = chirpstack.Config{Server: server.GRPCAddress(), Token: token, Region: airtime.EU868, MQTT: "mqtt://" + server.MQTTAddress(), GatewayTopics: "eu868",
+		Timeout: time.Minute}
 	if o.client != nil {
 		o.client(&client)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/brocaar/lorawan"
@@ -12,6 +13,7 @@ import (
 	"github.com/chirpstack/chirpstack/api/go/v4/gw"
 
 	"github.com/sower-fuota/sower/engine/network"
+	"github.com/sower-fuota/sower/engine/plan"
 	"github.com/sower-fuota/sower/integrations/chirpstack"
 	"github.com/sower-fuota/sower/simulator/networkserver"
 )
@@ -20,6 +22,7 @@ var deviceTraps = []trap{
 	{"1.1", "plain gRPC beyond this machine shows the token", "chirpstack.Dial", "chirpstack token-in-clear", tokenInClear},
 	{"1.1", "the token of a user ends within a day", "chirpstack.Dial", "chirpstack user-token", tokenOfUser},
 	{"1.1", "a key that only reads fails at the first write", "chirpstack.MayWrite", "chirpstack write-probe", readOnlyKey},
+	{"1.1", "a key that was deleted is told what a key without the right is told", "chirpstack errors ask whether the key exists", "chirpstack key-refused", deletedKey},
 	{"1.6", "an older server has no place for GenAppKey", "chirpstack.Version, Capabilities", "chirpstack version-gate", oldServer},
 	{"0.10, 6.2", "with TS003 in the profile the server answers the clock itself", "Capabilities.ServerAnswersClock", "chirpstack server-clock", serverClock},
 	{"0.10", "with TS004 or TS005 in the profile it takes answers for its own", "chirpstack.Profile, doctor, plan", "chirpstack profile-packages", profilePackages},
@@ -34,7 +37,7 @@ var deviceTraps = []trap{
 	{"1.3, 3.5", "a confirmed item is tried once and dropped", "chirpstack.Send is unconfirmed", "", confirmedItem},
 	{"1.3", "100 ms after an uplink its windows are given away", "an event is done when its answers are queued", "", answerInTime},
 	{"1.3", "unicast items are dropped when they are too big or expired", "EventDropped from log events", "chirpstack unicast-drops", unicastDropped},
-	{"1.3", "a unicast item that the gateway refuses stays", "DOWNLINK_GATEWAY is no drop", "chirpstack refusal-stays", unicastRefused},
+	{"1.3", "a unicast item that the gateway refuses stays", "DOWNLINK_GATEWAY is no drop", "", unicastRefused},
 }
 
 func tokenInClear(p *probe) error {
@@ -61,6 +64,43 @@ func readOnlyKey(p *probe) error {
 		client: func(c *chirpstack.Config) { c.Token = "reader" }})
 	if err := r.cs.MayWrite(p.t.Context(), appID); !errors.Is(err, network.ErrDenied) {
 		return errorf("MayWrite with a key that only reads = %v, want ErrDenied", err)
+	}
+	return nil
+}
+
+// deletedKey has the key of an administrator and of a tenant deleted in the middle of a window, and there again after some
+// minutes: for somebody who makes a new one an ordinary day.
+func deletedKey(p *probe) error {
+	image, err := newBlock(30_000) // which takes longer
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, key := range []networkserver.APIKey{{Token: token}, {Token: "tenant", Tenant: tenantID}} {
+		r := p.campaign(order{unknown: []int{20}, input: func(in *plan.Input) { in.Block = image }, server: func(c *networkserver.Config) {
+			if key.Token != token {
+				c.Keys = []networkserver.APIKey{key}
+			}
+		}, client: func(c *chirpstack.Config) { c.Token = key.Token }})
+		said, failed, twice := 0, 0, 0
+		queued := map[int]bool{}
+		for _, en := range r.log {
+			switch {
+			case en.Kind == "broadcast" && en.N > 0:
+				if queued[en.N] {
+					twice++
+				}
+				queued[en.N] = true
+			case en.Kind == "retry" && strings.Contains(en.Text, chirpstack.ErrKeyRefused.Error()):
+				said++
+			case en.Kind == "failed" && !strings.Contains(en.Text, "expired"): // a frame whose time has passed is not sent any more
+				failed++
+			}
+		}
+		believed, air := r.broadcasts(), r.air.counters()
+		if r.updated() != 4 || r.groups != 0 || said == 0 || failed+twice > 0 || len(air) != len(believed) {
+			return errorf("key of tenant %q deleted for a while: %d of 4 devices updated, %d groups left, %d calls repeated and %d given up, %d fragments queued twice, %d frames on the air and %d known",
+				key.Tenant, r.updated(), r.groups, said, failed, twice, len(air), len(believed))
+		}
 	}
 	return nil
 }
@@ -238,9 +278,16 @@ func unicastRefused(p *probe) error {
 	}})
 	stop := r.listen()
 	r.run(90 * time.Second)
-	id, err := r.cs.Send(p.t.Context(), network.Message{Device: eui(0), FPort: 200, Payload: []byte{1}, Expires: epoch.Add(time.Hour)})
+	message := network.Message{Device: eui(0), FPort: 200, Payload: []byte{1}, Expires: epoch.Add(time.Hour)}
+	id, err := r.cs.Send(p.t.Context(), message)
 	if err != nil {
 		return err
+	}
+	if p.naive { // takes the log event, which names no message, for the end of the only one
+		r.run(150 * time.Second)
+		if _, err := r.cs.Send(p.t.Context(), message); err != nil {
+			return err
+		}
 	}
 	r.run(10 * time.Minute)
 	stop()

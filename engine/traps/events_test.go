@@ -126,8 +126,8 @@ const (
 )
 
 // hook is a webhook with a listener that gets events over a channel.
-func hook(p *probe, timeout time.Duration) (post func(auth, body string) int, events <-chan network.Event) {
-	h, err := chirpstack.NewWebhook(strings.ReplaceAll(secret, " ", "-"), timeout)
+func hook(p *probe) (post func(ctx context.Context, auth, body string) int, events <-chan network.Event) {
+	h, err := chirpstack.NewWebhook(strings.ReplaceAll(secret, " ", "-"), 0)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -140,8 +140,8 @@ func hook(p *probe, timeout time.Duration) (post func(auth, body string) int, ev
 	if events, err = cs.Events(ctx, "app"); err != nil {
 		p.t.Fatal(err)
 	}
-	return func(auth, body string) int {
-		req := httptest.NewRequest(http.MethodPost, "/?event=up", strings.NewReader(body))
+	return func(ctx context.Context, auth, body string) int {
+		req := httptest.NewRequestWithContext(ctx, http.MethodPost, "/?event=up", strings.NewReader(body))
 		req.Header.Set("Authorization", auth)
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, req)
@@ -152,26 +152,28 @@ func hook(p *probe, timeout time.Duration) (post func(auth, body string) int, ev
 func goodAuth() string { return "Bearer " + strings.ReplaceAll(secret, " ", "-") }
 
 func webhookCommit(p *probe) error {
-	post, events := hook(p, 200*time.Millisecond)
+	post, events := hook(p)
 	took := make(chan network.Event, 2)
+	ctx, leave := context.WithCancel(p.t.Context())
 	go func() {
 		for ev := range events {
 			took <- ev
+			leave() // ChirpStack waits no longer
 		}
 	}()
 	body := `{"deduplicationId":"d",` + info + `,"fPort":2,"data":"Bw=="}`
-	if code := post(goodAuth(), body); code != http.StatusServiceUnavailable {
+	if code := post(ctx, goodAuth(), body); code != http.StatusServiceUnavailable {
 		return errorf("status %d for an event that is not committed, want 503", code)
 	}
 	(<-took).Done()
-	if code := post(goodAuth(), body); code != http.StatusOK || len(took) != 0 {
+	if code := post(p.t.Context(), goodAuth(), body); code != http.StatusOK || len(took) != 0 {
 		return errorf("status %d for the repetition of an event that is done, want 200", code)
 	}
 	return nil
 }
 
 func webhookSecret(p *probe) error {
-	post, events := hook(p, time.Second)
+	post, events := hook(p)
 	go func() {
 		for ev := range events {
 			ev.Done()
@@ -179,11 +181,11 @@ func webhookSecret(p *probe) error {
 	}()
 	body := `{"deduplicationId":"d",` + info + `,"fPort":2,"data":"Bw=="}`
 	for _, auth := range []string{"", "Bearer", "Bearer wrong", strings.TrimPrefix(goodAuth(), "Bearer ")} {
-		if code := post(auth, body); code != http.StatusUnauthorized {
+		if code := post(p.t.Context(), auth, body); code != http.StatusUnauthorized {
 			return errorf("status %d with Authorization %q, want 401", code, auth)
 		}
 	}
-	if code := post(goodAuth(), body); code != http.StatusOK {
+	if code := post(p.t.Context(), goodAuth(), body); code != http.StatusOK {
 		return errorf("status %d with the secret, want 200", code)
 	}
 	return nil
@@ -191,7 +193,7 @@ func webhookSecret(p *probe) error {
 
 // received posts an event and returns what the engine gets.
 func received(p *probe, body string) network.Event {
-	post, events := hook(p, time.Second)
+	post, events := hook(p)
 	got := make(chan network.Event, 1)
 	go func() {
 		for ev := range events {
@@ -199,7 +201,7 @@ func received(p *probe, body string) network.Event {
 			ev.Done()
 		}
 	}()
-	if code := post(goodAuth(), body); code != http.StatusOK {
+	if code := post(p.t.Context(), goodAuth(), body); code != http.StatusOK {
 		p.t.Fatalf("status %d", code)
 	}
 	return <-got

@@ -80,7 +80,6 @@ func (p *probe) start(s site) *rig {
 	t := p.t
 	t.Helper()
 	w := world.New(epoch)
-	w.StallAfter = 10 * time.Second
 	loss, err := radio.NewIndependent(1, 0, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +124,7 @@ func (p *probe) start(s site) *rig {
 	}
 	station.Listen(radio.Window{From: epoch, Until: epoch.Add(24 * time.Hour), Frequency: mcFreq, DataRate: mcDR})
 	client := chirpstack.Config{Server: server.GRPCAddress(), Token: token, Region: airtime.EU868,
-		MQTT: "mqtt://" + server.MQTTAddress(), GatewayTopics: "eu868"}
+		MQTT: "mqtt://" + server.MQTTAddress(), GatewayTopics: "eu868", Timeout: time.Minute}
 	if s.client != nil {
 		s.client(&client)
 	}

@@ -277,7 +277,7 @@ func get[Req, Res any](ctx context.Context, n *Network, what string,
 		res, err = rpc(ctx, req)
 		return err
 	})
-	return res, n.wrap(what, err, true)
+	return res, n.failed(ctx, what, err, true)
 }
 
 // once calls an RPC that must not be repeated blindly.
@@ -287,7 +287,7 @@ func once[Req, Res any](ctx context.Context, n *Network, what string,
 		res, err = rpc(ctx, req)
 		return err
 	})
-	return res, n.wrap(what, err, false)
+	return res, n.failed(ctx, what, err, false)
 }
 
 // Capabilities implements [network.Network]. It refuses a server of another version than the package works with.

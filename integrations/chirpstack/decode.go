@@ -99,14 +99,12 @@ func decodeEvent(kind string, payload []byte) (ev *network.Event, application st
 	return ev, info.GetApplicationId(), nil
 }
 
-// dropped reports whether a log event says that a message is gone. After others, among them DOWNLINK_GATEWAY, it
-// stays in the queue and goes out with a later uplink.
+// dropped reports whether a log event says that a message is gone. After others, among them DOWNLINK_GATEWAY, which does not
+// name it, it stays in the queue and goes out with a later uplink.
 func dropped(code integration.LogCode) bool {
 	switch code {
 	case integration.LogCode_DOWNLINK_PAYLOAD_SIZE, integration.LogCode_EXPIRED, integration.LogCode_F_CNT_DOWN:
 		return defended("unicast-drops")
-	case integration.LogCode_DOWNLINK_GATEWAY:
-		return !defended("refusal-stays")
 	}
 	return false
 }

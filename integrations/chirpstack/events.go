@@ -19,6 +19,9 @@ const (
 	sessionExpiry = 24 * 3600
 	// ackInterval is how often acknowledgements are sent. In a simulation nothing moves before they are.
 	ackInterval = time.Millisecond
+	// Between attempts to connect and to subscribe.
+	firstBackoff = 100 * time.Millisecond
+	lastBackoff  = 30 * time.Second
 )
 
 // Events implements [network.Network]. An event is acknowledged to the broker, or to whoever called the webhook,
@@ -131,6 +134,22 @@ func (n *Network) listen(ctx context.Context, application string, topics []strin
 		default:
 		}
 	}
+	subscribe := func(ctx context.Context, cm *autopaho.ConnectionManager) error {
+		ctx, cancel := context.WithTimeout(ctx, n.cfg.Timeout)
+		defer cancel()
+		ack, err := cm.Subscribe(ctx, &paho.Subscribe{Subscriptions: subscriptions(topics)})
+		if err != nil {
+			return fmt.Errorf("subscription to %s: %w", strings.Join(topics, ", "), err)
+		}
+		for i, qos := range ack.Reasons {
+			if qos == 0 && i < len(topics) {
+				n.cfg.Log.Warn("the broker grants QoS 0: events are lost while the engine restarts", "topic", topics[i])
+			}
+		}
+		return nil
+	}
+	session, cancel := context.WithCancel(ctx)
+	down := func() {} // ends what the present connection was used for
 	cfg := autopaho.ClientConfig{
 		ServerUrls:            []*url.URL{broker},
 		TlsCfg:                n.cfg.TLS,
@@ -139,21 +158,32 @@ func (n *Network) listen(ctx context.Context, application string, topics []strin
 		ConnectTimeout:        n.cfg.Timeout,
 		ConnectUsername:       n.cfg.Username,
 		ConnectPassword:       []byte(n.cfg.Password),
-		ReconnectBackoff:      autopaho.NewExponentialBackoff(100*time.Millisecond, 30*time.Second, time.Second, 2),
+		ReconnectBackoff:      autopaho.NewExponentialBackoff(firstBackoff, lastBackoff, time.Second, 2),
 		OnConnectionUp: func(cm *autopaho.ConnectionManager, _ *paho.Connack) {
-			ctx, cancel := context.WithTimeout(ctx, n.cfg.Timeout)
-			defer cancel()
-			ack, err := cm.Subscribe(ctx, &paho.Subscribe{Subscriptions: subscriptions(topics)})
-			if err != nil {
-				report(fmt.Errorf("subscription to %s: %w", strings.Join(topics, ", "), err))
-				return
-			}
-			for i, qos := range ack.Reasons {
-				if qos == 0 && i < len(topics) {
-					n.cfg.Log.Warn("the broker grants QoS 0: events are lost while the engine restarts", "topic", topics[i])
+			var up context.Context
+			up, down = context.WithCancel(session)
+			go func() { // a broker that knows of no session sends nothing until the subscription is made
+				for pause := firstBackoff; ; pause = min(2*pause, lastBackoff) {
+					err := subscribe(up, cm)
+					if err == nil {
+						first.Do(func() { close(subscribed) })
+						return
+					}
+					if up.Err() != nil {
+						return
+					}
+					report(err)
+					select {
+					case <-time.After(pause):
+					case <-up.Done():
+						return
+					}
 				}
-			}
-			first.Do(func() { close(subscribed) })
+			}()
+		},
+		OnConnectionDown: func() bool {
+			down()
+			return true
 		},
 		OnConnectError: report,
 		ClientConfig: paho.ClientConfig{
@@ -169,7 +199,6 @@ func (n *Network) listen(ctx context.Context, application string, topics []strin
 	if n.cfg.Watch || !defended("session-kept") {
 		cfg.SessionExpiryInterval, cfg.CleanStartOnInitialConnection = 0, true
 	}
-	session, cancel := context.WithCancel(ctx)
 	cm, err := autopaho.NewConnection(session, cfg)
 	if err != nil {
 		cancel()

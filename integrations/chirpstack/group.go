@@ -418,7 +418,7 @@ func (n *Network) CloseGroup(ctx context.Context, id network.GroupID) error {
 const GroupPrefix = "sower-"
 
 // Orphan is a group that no campaign uses any more. It costs nothing but is confusing, and what waits in its queue
-// is still sent.
+// is still sent. [Network.CloseGroup] deletes it.
 type Orphan struct {
 	ID      network.GroupID
 	Name    string
@@ -440,18 +440,4 @@ func (n *Network) Orphans(ctx context.Context, application string, live []string
 	}
 	slices.SortFunc(out, func(a, b Orphan) int { return strings.Compare(a.Name+string(a.ID), b.Name+string(b.ID)) })
 	return out, nil
-}
-
-// CloseOrphans removes what Orphans returns, with what waits in the queues, and returns what it has removed.
-func (n *Network) CloseOrphans(ctx context.Context, application string, live []string) ([]Orphan, error) {
-	orphans, err := n.Orphans(ctx, application, live)
-	if err != nil {
-		return nil, err
-	}
-	for i, o := range orphans {
-		if err := n.CloseGroup(ctx, o.ID); err != nil {
-			return orphans[:i], err
-		}
-	}
-	return orphans, nil
 }

@@ -165,12 +165,13 @@ func TestOrphans(t *testing.T) {
 	if err != nil || len(orphans) != 2 || orphans[0].ID != ids[1] || orphans[1].Name != "sower-b" || !orphans[0].Created.Equal(epoch) {
 		t.Errorf("Orphans = %+v, %v, want sower-a and sower-b", orphans, err)
 	}
-	removed, err := cs.CloseOrphans(t.Context(), appID, []string{"sower-live"})
-	if err != nil || len(removed) != 2 {
-		t.Errorf("CloseOrphans = %+v, %v", removed, err)
+	for _, o := range orphans {
+		if err := cs.CloseGroup(t.Context(), o.ID); err != nil {
+			t.Errorf("CloseGroup = %v", err)
+		}
 	}
-	if again, err := cs.CloseOrphans(t.Context(), appID, []string{"sower-live"}); err != nil || len(again) != 0 {
-		t.Errorf("CloseOrphans again = %+v, %v", again, err)
+	if again, err := cs.Orphans(t.Context(), appID, []string{"sower-live"}); err != nil || len(again) != 0 {
+		t.Errorf("Orphans after they were closed = %+v, %v", again, err)
 	}
 	for i, exists := range []bool{false, false, true, true} {
 		if _, err := cs.GroupState(t.Context(), ids[i]); errors.Is(err, network.ErrNotFound) == exists {

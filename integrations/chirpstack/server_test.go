@@ -38,8 +38,14 @@ func server(t *testing.T, n, beacons int) (*world.World, *chirpstack.Network) {
 // serverWith starts one with other settings of server and client, and returns how to make another client.
 func serverWith(t testing.TB, n, beacons int, change func(*networkserver.Config), client func(*chirpstack.Config)) (*world.World, *chirpstack.Network, func() *chirpstack.Network) {
 	t.Helper()
+	w, cs, _, dial := served(t, n, beacons, change, client)
+	return w, cs, dial
+}
+
+// served is serverWith that returns the server, too.
+func served(t testing.TB, n, beacons int, change func(*networkserver.Config), client func(*chirpstack.Config)) (*world.World, *chirpstack.Network, *networkserver.Server, func() *chirpstack.Network) {
+	t.Helper()
 	w := world.New(epoch)
-	w.StallAfter = 10 * time.Second
 	loss, err := radio.NewIndependent(1, 0, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +88,7 @@ func serverWith(t testing.TB, n, beacons int, change func(*networkserver.Config)
 		f.Close()
 	})
 	dial := func() *chirpstack.Network {
-		cfg := chirpstack.Config{Server: s.GRPCAddress(), Token: "token", Region: airtime.EU868, MQTT: "mqtt://" + s.MQTTAddress()}
+		cfg := chirpstack.Config{Server: s.GRPCAddress(), Token: "token", Region: airtime.EU868, MQTT: "mqtt://" + s.MQTTAddress(), Timeout: time.Minute}
 		if client != nil {
 			client(&cfg)
 		}
@@ -93,7 +99,7 @@ func serverWith(t testing.TB, n, beacons int, change func(*networkserver.Config)
 		t.Cleanup(func() { cs.Close() })
 		return cs
 	}
-	return w, dial(), dial
+	return w, dial(), s, dial
 }
 
 // TestInventory has more devices than a page, all of one name.

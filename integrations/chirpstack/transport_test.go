@@ -73,7 +73,7 @@ func TestTLS(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f.auth = ""
-			n, err := Dial(Config{Server: tt.server + l.Addr().String(), Token: "secret", Region: airtime.EU868, TLS: tt.tls, Timeout: 5 * time.Second})
+			n, err := Dial(Config{Server: tt.server + l.Addr().String(), Token: "secret", Region: airtime.EU868, TLS: tt.tls, Timeout: time.Minute})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -130,7 +130,7 @@ func TestMQTTOverTLS(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n, err := Dial(Config{Server: "127.0.0.1:1", Token: "t", Region: airtime.EU868, MQTT: "mqtts://" + l.Addr().String(),
-				Username: "sower", Password: tt.password, TLS: tt.tls, Timeout: 5 * time.Second})
+				Username: "sower", Password: tt.password, TLS: tt.tls, Timeout: time.Minute})
 			if err != nil {
 				t.Fatal(err)
 			}

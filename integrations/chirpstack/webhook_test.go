@@ -17,13 +17,15 @@ import (
 
 const hookSecret = "0123456789abcdef"
 
-// hooked is a network whose events come by webhook from application a; the engine takes them from events.
-func hooked(t testing.TB, timeout time.Duration) (h *Webhook, n *Network, events <-chan network.Event, stop context.CancelFunc) {
+// hooked is a network whose events come by webhook from application a; the engine takes them from events, in less than
+// a minute.
+func hooked(t testing.TB) (h *Webhook, n *Network, events <-chan network.Event, stop context.CancelFunc) {
 	t.Helper()
-	h, err := NewWebhook(hookSecret, timeout)
+	h, err := NewWebhook(hookSecret, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.timeout = time.Minute
 	if n, err = Dial(Config{Server: "127.0.0.1:1", Token: "t", Region: airtime.EU868, Webhook: h}); err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +49,7 @@ func postTo(h http.Handler, method, query, auth string, body []byte) *httptest.R
 }
 
 func TestWebhook(t *testing.T) {
-	h, n, events, stop := hooked(t, time.Second)
+	h, n, events, stop := hooked(t)
 	var got []network.Event
 	finished := make(chan struct{})
 	go func() {
@@ -103,11 +105,14 @@ func TestWebhook(t *testing.T) {
 
 // TestWebhookBusy posts while the engine takes nothing, and again afterwards.
 func TestWebhookBusy(t *testing.T) {
-	h, _, events, _ := hooked(t, 20*time.Millisecond)
+	h, _, events, _ := hooked(t)
+	patience := h.timeout
+	h.timeout = 20 * time.Millisecond
 	up := []byte(`{"deduplicationId":"d1",` + info + `,"fPort":2,"data":"Bw=="}`)
 	if w := postTo(h, "POST", "event=up", "Bearer "+hookSecret, up); w.Code != 503 {
 		t.Errorf("status %d while the engine is busy, want 503", w.Code)
 	}
+	h.timeout = patience
 	go func() {
 		for ev := range events {
 			ev.Done()
@@ -219,7 +224,7 @@ func FuzzWebhook(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add("up", binary)
-	h, _, events, _ := hooked(f, time.Second)
+	h, _, events, _ := hooked(f)
 	heard := make(chan network.Event, 1)
 	go func() {
 		for ev := range events {

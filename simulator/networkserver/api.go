@@ -24,8 +24,7 @@ func (s *Server) newGRPC() *grpc.Server {
 	g := grpc.NewServer(
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-			s.observe(info.FullMethod)
-			if _, err := s.authorize(stream.Context(), info.FullMethod); err != nil {
+			if err := s.begin(stream.Context(), info.FullMethod); err != nil {
 				return err
 			}
 			return next(srv, stream)
@@ -262,6 +261,15 @@ func (x profileService) List(_ context.Context, r *api.ListDeviceProfilesRequest
 		}
 	}
 	return &api.ListDeviceProfilesResponse{TotalCount: uint32(len(all)), Result: page(all, r.Limit, r.Offset)}, nil
+}
+
+// ListAdrAlgorithms is the one call that every key may make, of whatever tenant.
+func (profileService) ListAdrAlgorithms(context.Context, *emptypb.Empty) (*api.ListDeviceProfileAdrAlgorithmsResponse, error) {
+	return &api.ListDeviceProfileAdrAlgorithmsResponse{TotalCount: 3, Result: []*api.AdrAlgorithmListItem{
+		{Id: "default", Name: "Default ADR algorithm (LoRa only)"},
+		{Id: "lr_fhss", Name: "LR-FHSS only ADR algorithm"},
+		{Id: "lora_lr_fhss", Name: "LoRa & LR-FHSS ADR algorithm"},
+	}}, nil
 }
 
 type gatewayService struct {

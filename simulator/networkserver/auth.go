@@ -2,8 +2,11 @@ package networkserver
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 
+	"github.com/chirpstack/chirpstack/api/go/v4/api"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -57,7 +60,18 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	return resp, err
 }
 
-// authorize finds the key of a call and says whether it may call the method at all.
+// SetKey makes the server forget an API key from now on, as when somebody deletes it, or know it again.
+func (s *Server) SetKey(token string, known bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if token != s.cfg.Token && !slices.ContainsFunc(s.cfg.Keys, func(k APIKey) bool { return k.Token == token }) {
+		return errors.New("networkserver: the configuration has no such API key")
+	}
+	s.deleted[token] = !known
+	return nil
+}
+
+// authorize finds the key of a call and says whether it may call the method at all; the caller holds s.mu.
 func (s *Server) authorize(ctx context.Context, method string) (APIKey, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	values := md.Get("authorization")
@@ -68,19 +82,23 @@ func (s *Server) authorize(ctx context.Context, method string) (APIKey, error) {
 	if !ok {
 		return APIKey{}, status.Error(codes.Unauthenticated, "authorization metadata must be in format 'Bearer <TOKEN>")
 	}
-	if token == s.cfg.Token {
-		return APIKey{Token: token}, nil
-	}
-	for _, key := range s.cfg.Keys {
-		switch {
-		case key.Token != token:
-			continue
-		case key.ReadOnly && !reads(method),
-			key.Tenant != "" && key.Tenant != s.cfg.Tenant.ID,
-			key.Tenant != "" && strings.HasPrefix(method, "/api.TenantService/List"):
-			return key, errForbidden
+	key := APIKey{Token: s.cfg.Token}
+	if token != s.cfg.Token {
+		i := slices.IndexFunc(s.cfg.Keys, func(k APIKey) bool { return k.Token == token })
+		if i < 0 {
+			return APIKey{}, status.Error(codes.Unauthenticated, "InvalidSignature")
 		}
-		return key, nil
+		key = s.cfg.Keys[i]
 	}
-	return APIKey{}, status.Error(codes.Unauthenticated, "InvalidSignature")
+	switch {
+	case s.deleted[token]: // its signature is good all the same
+		return key, errForbidden
+	case method == api.DeviceProfileService_ListAdrAlgorithms_FullMethodName:
+		return key, nil
+	case key.ReadOnly && !reads(method),
+		key.Tenant != "" && key.Tenant != s.cfg.Tenant.ID,
+		key.Tenant != "" && strings.HasPrefix(method, "/api.TenantService/List"):
+		return key, errForbidden
+	}
+	return key, nil
 }

@@ -61,6 +61,8 @@
 //	no battery level: external power, or unknown    the answer of the device                    TestDeviceStatus
 //	irregular error codes                           always                                      TestErrorCodes
 //	keys of a tenant, keys that only read           Config.Keys                                 TestKeys
+//	a key that was deleted: as if it lacked every   Server.SetKey                               TestDeletedKey
+//	right
 //	words of a violated constraint                  Config.Database                             TestErrorCodes, TestSQLiteErrors
 //	limit 0, unstable order, count_only ignored     always; order by anything but the id        TestDeviceListPages,
 //	                                                                                            TestListWithoutAnOrderIsUnstable

@@ -1,6 +1,7 @@
 package networkserver
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -144,13 +145,15 @@ func (s *Server) hash(words ...uint64) uint64 {
 	return radio.Hash(append([]uint64{s.cfg.Seed}, words...)...)
 }
 
-// observe tells who looks on of a call that is no part of the simulation.
-func (s *Server) observe(method string) {
+// begin tells who looks on of a call that is no part of the simulation, and has it authorised.
+func (s *Server) begin(ctx context.Context, method string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cfg.Faults.Observe != nil {
 		s.cfg.Faults.Observe(method)
 	}
+	_, err := s.authorize(ctx, method)
+	return err
 }
 
 // callFault counts a call and returns what is to happen to it; 0: nothing.

@@ -148,11 +148,12 @@ type Server struct {
 	schedule  *world.Event
 	lastTick  time.Time // of the multicast scheduler
 	created   time.Time
-	rows      uint64 // that multicast queues ever had
-	calls     []int  // seen by each call fault
-	lists     uint64 // answered without an order of their own
-	events    uint64 // published
-	process   int    // counts restarts
+	rows      uint64          // that multicast queues ever had
+	calls     []int           // seen by each call fault
+	lists     uint64          // answered without an order of their own
+	events    uint64          // published
+	deleted   map[string]bool // API keys, by token
+	process   int             // counts restarts
 	down      bool
 }
 
@@ -162,7 +163,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, world: cfg.World, log: cfg.Log,
 		byEUI: map[lorawan.EUI64]*device{}, byAddr: map[lorawan.DevAddr][]*device{},
-		frames: map[uint32]*downlink{}, receiving: map[string]*reception{},
+		frames: map[uint32]*downlink{}, receiving: map[string]*reception{}, deleted: map[string]bool{},
 	}
 	if err := s.configure(); err != nil {
 		return nil, fmt.Errorf("networkserver: %w", err)

@@ -129,6 +129,9 @@ func TestKeys(t *testing.T) {
 		{"member of another application", func(ctx context.Context) error {
 			return second(mc.AddDevice(ctx, &api.AddDeviceToMulticastGroupRequest{MulticastGroupId: group, DevEui: eui(3).String()}))
 		}, [3]codes.Code{codes.NotFound, codes.Unauthenticated, codes.Unauthenticated}},
+		{"what every key may", func(ctx context.Context) error {
+			return second(api.NewDeviceProfileServiceClient(n.conn).ListAdrAlgorithms(ctx, &emptypb.Empty{}))
+		}, [3]codes.Code{codes.OK, codes.OK, codes.OK}},
 		{"malformed id", func(ctx context.Context) error {
 			return second(mc.Get(ctx, &api.GetMulticastGroupRequest{Id: "x"}))
 		}, [3]codes.Code{codes.InvalidArgument, codes.InvalidArgument, codes.Unauthenticated}},
@@ -139,6 +142,35 @@ func TestKeys(t *testing.T) {
 				t.Errorf("%s with the %s key: %v, want %s", tt.name, key, err, tt.want[i])
 			}
 		}
+	}
+}
+
+// A key that somebody has deleted is told of everything what a key without the right is told, that of an administrator
+// too, until it is there again.
+func TestDeletedKey(t *testing.T) {
+	n := start(t, options{configure: func(c *networkserver.Config) {
+		c.Keys = []networkserver.APIKey{{Token: "tenant", Tenant: tenantID}}
+	}})
+	group := n.group(1)
+	for _, key := range []string{token, "tenant"} {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+key)
+		for _, known := range []bool{true, false, true} {
+			if err := n.server.SetKey(key, known); err != nil {
+				t.Fatal(err)
+			}
+			for name, err := range map[string]error{
+				"group":              second(n.multicast().Get(ctx, &api.GetMulticastGroupRequest{Id: group})),
+				"what every key may": second(api.NewDeviceProfileServiceClient(n.conn).ListAdrAlgorithms(ctx, &emptypb.Empty{})),
+				"enqueue":            second(n.multicast().Enqueue(ctx, &api.EnqueueMulticastGroupQueueItemRequest{QueueItem: &api.MulticastGroupQueueItem{MulticastGroupId: group, FPort: 1}})),
+			} {
+				if st := status.Convert(err); known && err != nil || !known && (st.Code() != codes.Unauthenticated || st.Message() != "") {
+					t.Errorf("%s with the key %s, which is known: %v: %v", name, key, known, err)
+				}
+			}
+		}
+	}
+	if err := n.server.SetKey("forgotten", false); err == nil {
+		t.Error("a key that never was is deleted")
 	}
 }
 
