@@ -90,6 +90,7 @@ func sowWith(t *testing.T, n int, change func(i int, cfg *device.HostConfig)) *f
 		t.Fatal(err)
 	}
 	cfg := networkserver.Config{World: w, Medium: medium, Seed: 7, Token: "CANARY-CHIRPSTACK-TOKEN",
+		Keys:         []networkserver.APIKey{{Token: "CANARY-CHIRPSTACK-TOKEN-2", Tenant: networkserver.UUID(7, "tenant")}},
 		Tenant:       networkserver.Tenant{ID: networkserver.UUID(7, "tenant"), Name: "tenant"},
 		Applications: []networkserver.Application{{ID: meters, Name: "Meters"}},
 		Profiles:     []networkserver.DeviceProfile{{ID: networkserver.UUID(7, "profile"), Name: "meter"}},
