@@ -79,16 +79,35 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestLateFragments loses fragments before they reach the network: the session goes on, parity makes up.
+// TestLateFragments has a network that takes no fragment for a while: what it did not take is sent again, and nothing else.
 func TestLateFragments(t *testing.T) {
-	r := newRig(t, options{seed: 2, n: 10})
-	r.late = func(n int) bool { return n%7 == 3 }
-	r.run(48 * time.Hour)
-	for i := range r.devices {
-		r.wantUpdated(i)
+	tried := map[int]int{}
+	for what, late := range map[string]func(r *rig, n int) bool{
+		"some the first time": func(_ *rig, n int) bool { tried[n]++; return n%7 == 3 && tried[n] == 1 },
+		"a whole window":      func(r *rig, n int) bool { return n > 5 && r.c.Progress().Window == 1 },
+	} {
+		r := newRig(t, options{seed: 2, n: 10})
+		r.late = func(n int) bool { return n > 0 && late(r, n) }
+		r.run(48 * time.Hour)
+		for i := range r.devices {
+			r.wantUpdated(i)
+		}
+		if p := r.c.Progress(); p.DataSent != p.M {
+			t.Errorf("%s: %d of %d data fragments counted as sent", what, p.DataSent, p.M)
+		}
 	}
-	if p := r.c.Progress(); p.DataSent >= p.M {
-		t.Errorf("%d data fragments counted as sent, but some were late", p.DataSent)
+}
+
+// TestNothingIsTaken has a network that answers all else and never takes a fragment: devices must not listen for ever.
+func TestNothingIsTaken(t *testing.T) {
+	r := newRig(t, options{seed: 2, n: 10})
+	r.late = func(n int) bool { return n > 0 }
+	r.run(10 * 24 * time.Hour)
+	for i := range r.devices {
+		r.wantFailed(i, diag.StepReceive, diag.CauseLossExceeded)
+	}
+	if p := r.c.Progress(); p.Phase != session.PhaseEnded || p.Window > 5 {
+		t.Errorf("phase %s after %d windows, want the end after 5 at most", p.Phase, p.Window)
 	}
 }
 

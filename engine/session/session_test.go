@@ -222,12 +222,6 @@ func (r *rig) effect(e session.Effect) *session.Result {
 			r.t.Errorf("%s to %s inside the window", e.Command, e.Device)
 		}
 	case session.Broadcast:
-		if e.N > 0 {
-			r.sent[e.N]++
-			if r.sent[e.N] > 1 && (e.N > r.c.Progress().M || r.c.Progress().Window == 1) {
-				r.t.Fatalf("fragment %d was sent twice", e.N)
-			}
-		}
 		if e.Broadcast.Expires.IsZero() || !e.Broadcast.Expires.After(r.w.Now()) {
 			r.t.Fatalf("broadcast at %s expires at %s", r.w.Now(), e.Broadcast.Expires)
 		}
@@ -237,6 +231,12 @@ func (r *rig) effect(e session.Effect) *session.Result {
 		}
 		if r.late != nil && r.late(e.N) {
 			return &session.Result{Op: e.Op, Failure: session.TooLate, Text: "injected"}
+		}
+		if e.N > 0 {
+			r.sent[e.N]++
+			if r.sent[e.N] > 1 && (e.N > r.c.Progress().M || r.c.Progress().Window == 1) {
+				r.t.Fatalf("fragment %d was sent twice", e.N)
+			}
 		}
 	case session.FlushDevice:
 		r.flushed[e.Device]++

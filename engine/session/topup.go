@@ -132,12 +132,20 @@ func (c *Session) closeWindow() {
 	c.st.Quiet = c.st.Window.End // devices keep quiet as long as they listen
 	c.st.Air.Step, c.st.Air.Next = AirIdle, time.Time{}
 	if (c.st.Resend > 0 || c.st.Next <= c.st.Target) && c.count[StageReceiving]+c.count[StageIncomplete] > 0 {
-		c.regroup() // the window was too short for the rest: everybody goes on in the next one
-		if c.st.Next > c.spec.Plan.M {
-			c.st.Repairs++
+		idle := c.st.Burst.Before(c.st.Window.Start) // the network took nothing all the while
+		if !idle || c.st.Repairs+1 < c.spec.Limits.Windows {
+			c.regroup() // the window was too short for the rest: everybody goes on in the next one
+			if idle || c.st.Next > c.spec.Plan.M {
+				c.st.Repairs++
+			}
+			c.announce()
+			return
 		}
-		c.announce()
-		return
+		for i := range c.st.Devices {
+			if c.listens(i) && c.st.Next <= c.spec.Plan.M {
+				c.fail(i, diag.StepReceive, diag.CauseLossExceeded, fmt.Sprintf("the network took %d of %d fragments, and none in the last window", c.st.Frames, c.spec.Plan.M))
+			}
+		}
 	}
 	c.presume()
 	c.setPhase(PhaseCollect)

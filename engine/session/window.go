@@ -322,8 +322,10 @@ func (c *Session) broadcasted(r Result) {
 		a.LastFCnt, a.Counted = r.FCnt, true
 		c.st.Sent[r.FCnt%recent] = Frame{FCnt: r.FCnt, Position: n}
 	case TooLate:
-		// The fragment counts as lost; parity makes up for it.
 		c.emit(Record{What: "late", Text: fmt.Sprintf("fragment %d: %s", c.spec.Plan.Fragment(n), r.Text)})
+		if n > 0 {
+			return // its turn is still to come, in this window or the next
+		}
 	default:
 		c.halt("a multicast message was refused: " + r.Text)
 		return
