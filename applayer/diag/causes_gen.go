@@ -61,6 +61,7 @@ const (
 	CauseSelfTestFailed   Cause = 30 // the new image failed its own self-test and was rolled back
 	CauseBootHang         Cause = 31 // the new image did not survive its boot attempts and was rolled back
 	CauseNotConfirmed     Cause = 32 // the new image was not confirmed before its deadline and was rolled back
+	CauseNoServices       Cause = 33 // the boot stub lacks the services that the application was linked for
 	CauseDeferredUser     Cause = 40 // the user or the application put the update off
 	CauseDeferredBattery  Cause = 41 // the battery is too low for the update
 	CauseRefused          Cause = 42 // the user or the application refused the update
@@ -116,6 +117,7 @@ var causes = map[Cause]info{
 	CauseSelfTestFailed:   {"SELF_TEST_FAILED", "the new image failed its own self-test and was rolled back", "read the console of a device on the bench"},
 	CauseBootHang:         {"BOOT_HANG", "the new image did not survive its boot attempts and was rolled back", "read the console of a device on the bench"},
 	CauseNotConfirmed:     {"NOT_CONFIRMED", "the new image was not confirmed before its deadline and was rolled back", "check that the new image joins the network"},
+	CauseNoServices:       {"NO_SERVICES", "the boot stub lacks the services that the application was linked for", "link the application with its own crypto, and give devices with that stub another hardware id"},
 	CauseDeferredUser:     {"DEFERRED_USER", "the user or the application put the update off", "wait, or ask the user"},
 	CauseDeferredBattery:  {"DEFERRED_BATTERY", "the battery is too low for the update", "wait, or change the battery"},
 	CauseRefused:          {"REFUSED", "the user or the application refused the update", "take the device out of the campaign"},

@@ -59,7 +59,7 @@ struct sow_options {
 
 /* Start after a reset. *cfg and *opt are copied; port, map, identity and arena must outlive s, and s must stay
  * where it is. Returns SOW_OK, SOW_MORE (poll: an update goes on), or the negated cause for which the library
- * cannot run: every other call then does nothing, and an image on trial has been rejected. SOW_NO_SERVICES: the boot
+ * cannot run: every other call then does nothing, and an image on trial has been rejected. -SOW_CAUSE_NO_SERVICES: the boot
  * stub lacks the services that the library was linked for (sow_services.h); an image on trial is left to resets. */
 int sow_open(struct sow *s, const struct sow_config *cfg, const struct sow_options *opt, void *arena,
              uint32_t arena_size, uint32_t now);

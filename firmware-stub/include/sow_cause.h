@@ -48,6 +48,7 @@ enum sow_cause {
     SOW_CAUSE_SELF_TEST_FAILED = 30, /* the new image failed its own self-test and was rolled back */
     SOW_CAUSE_BOOT_HANG = 31, /* the new image did not survive its boot attempts and was rolled back */
     SOW_CAUSE_NOT_CONFIRMED = 32, /* the new image was not confirmed before its deadline and was rolled back */
+    SOW_CAUSE_NO_SERVICES = 33, /* the boot stub lacks the services that the application was linked for */
     SOW_CAUSE_DEFERRED_USER = 40, /* the user or the application put the update off */
     SOW_CAUSE_DEFERRED_BATTERY = 41, /* the battery is too low for the update */
     SOW_CAUSE_REFUSED = 42, /* the user or the application refused the update */

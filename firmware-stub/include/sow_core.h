@@ -56,7 +56,7 @@ struct sow_image { /* the image waiting in slot B, for TS006 */
 uint32_t sow_core_arena_size(uint16_t nb_frag, uint8_t frag_size, uint32_t codec_ram);
 
 /* Check port, map and identity, read the journal, resume what was under way. The arena is used until the
- * next open. Returns SOW_OK, SOW_MORE (call sow_core_work), a negated cause, or SOW_NO_SERVICES (sow_services.h). */
+ * next open. Returns SOW_OK, SOW_MORE (call sow_core_work) or a negated cause. */
 int sow_core_open(struct sow_core *c, const struct sow_config *cfg, void *arena, uint32_t arena_size);
 
 /* Begin a session; one that exists is replaced, an image waiting in slot B is lost. sow_core_work then erases the

@@ -45,11 +45,6 @@ extern "C" {
 #define SOW_SERVICES_VERSION 1u
 #define SOW_SERVICES_COUNT 17u /* functions that this release knows */
 
-/* Returned by sow_services_check, sow_open and sow_core_open when the stub has no table at that address, one of another
- * version, or one that is too short. It is no cause, for it never gets on the air: nothing of the library runs. Reset
- * the device: an image on trial uses up its boots and is rolled back. */
-#define SOW_NO_SERVICES (-128)
-
 struct sow_config;
 struct sow_sha256;
 struct sow_cmac;
@@ -82,8 +77,10 @@ struct sow_services {
     void (*log_turn)(struct sow_log *l, uint32_t size);
 };
 
-/* May the library be called? SOW_OK, always so when it has these functions itself, or SOW_NO_SERVICES. sow_open and
- * sow_core_open ask first; an application that calls anything of the library before them asks itself. */
+/* May the library be called? SOW_OK, always so when it has these functions itself, or -SOW_CAUSE_NO_SERVICES: the stub has
+ * no table at that address, one of another version, or one that is too short. sow_open and sow_core_open ask first; an
+ * application that calls anything of the library before them asks itself. Upon a refusal reset the device, for nothing of
+ * the library runs: an image on trial uses up its boots and is rolled back. */
 int sow_services_check(void);
 
 #ifdef __cplusplus

@@ -12,7 +12,7 @@ int sow_services_check(void)
     const struct sow_services *t = &sow_services;
 
     if (t->magic != SOW_SERVICES_MAGIC || t->version != SOW_SERVICES_VERSION || t->count < SOW_SERVICES_COUNT)
-        return SOW_NO_SERVICES;
+        return -SOW_CAUSE_NO_SERVICES;
     return SOW_OK;
 }
 

@@ -290,7 +290,7 @@ static void open_library(struct sow_modem *m, uint32_t now)
         m->open_failed = (uint8_t)-r;
         say(m, "no update possible, cause ", m->open_failed);
         /* sow_open has rejected the image, or without the stub's services could not: then its boots run out. */
-        if (m->s.boot.state == SOW_BOOT_TRIAL || r == SOW_NO_SERVICES) {
+        if (m->s.boot.state == SOW_BOOT_TRIAL || r == -SOW_CAUSE_NO_SERVICES) {
             reset(m, SOW_MODEM_RESET_FAULT);
             return;
         }

@@ -79,7 +79,7 @@ struct sow_modem {
     uint32_t resets;      /* since the journal was first written */
     uint16_t fill;        /* bytes in frame */
     uint8_t opened;       /* sow_open has been called */
-    uint8_t open_failed;  /* ... and failed with this cause; 128: SOW_NO_SERVICES */
+    uint8_t open_failed;  /* ... and failed with this cause */
     uint8_t reset_wanted; /* the caller must reset the device; all further input is ignored */
     uint8_t beating;      /* next_heartbeat is set */
     uint8_t frame[SOW_MODEM_MAX_PAYLOAD + SOW_MODEM_OVERHEAD];

@@ -219,10 +219,10 @@ func TestServicesRun(t *testing.T) {
 		want       string
 	}{
 		{"services", good, application, "open: 0\nuplink on port 202\n"},
-		{"version 0", old, application, "open: -128\n"},
-		{"no table", none, application, "open: -128\n"},
+		{"version 0", old, application, "open: -33\n"},
+		{"no table", none, application, "open: -33\n"},
 		{"services for the core", good, core, "core: 0\n"},
-		{"no table for the core", none, core, "core: -128\n"},
+		{"no table for the core", none, core, "core: -33\n"},
 	} {
 		path := filepath.Join(t.TempDir(), "flash.bin")
 		if err := os.WriteFile(path, tt.flash, 0o600); err != nil {

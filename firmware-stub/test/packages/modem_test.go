@@ -215,7 +215,7 @@ func TestModemNoServices(t *testing.T) {
 		t.Errorf("after the boot %+v, want nothing but the end of the turn", turn)
 	}
 	turn := host(t, modem.Tick{Time: ms})
-	if len(turn) != 2 || turn[0] != (modem.Console{Text: "no update possible, cause 128"}) || turn[1] != (modem.Reset{Reason: modem.ResetFault}) {
+	if len(turn) != 2 || turn[0] != (modem.Console{Text: "no update possible, cause 33"}) || turn[1] != (modem.Reset{Reason: modem.ResetFault}) {
 		t.Errorf("turn %+v, want the cause and RESET", turn)
 	}
 	if c := cpkg.Counted(); c != (cpkg.Counts{}) || !cpkg.ResetWanted() {

@@ -16,8 +16,8 @@ import (
 	"github.com/sower-fuota/sower/firmware-stub/device/modem"
 )
 
-// noServices is how the modem shell names SOW_NO_SERVICES.
-const noServices = "no update possible, cause 128"
+// noServices is how the modem shell names SOW_CAUSE_NO_SERVICES.
+const noServices = "no update possible, cause 33"
 
 // built makes a file of the firmware in a folder of its own, with variables of firmware.mk set otherwise.
 func built(t *testing.T, file string, vars ...string) string {

@@ -129,8 +129,8 @@ func SetResults(session, install, open int) {
 	C.fake.session_result, C.fake.install_result, C.fake.open_result = C.int(session), C.int(install), C.int(open)
 }
 
-// NoServices is SOW_NO_SERVICES.
-const NoServices = C.SOW_NO_SERVICES
+// NoServices is what sow_services_check returns when it refuses.
+const NoServices = -C.SOW_CAUSE_NO_SERVICES
 
 // SetServices sets what sow_services_check returns.
 func SetServices(result int) { C.fake.services_result = C.int(result) }
