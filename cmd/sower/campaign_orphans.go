@@ -104,10 +104,10 @@ type orphan struct {
 // liveGroups returns the names of the groups of all campaigns that have not ended.
 func liveGroups(ctx context.Context, svc sowerv1connect.CampaignServiceClient) (map[string]bool, error) {
 	live := map[string]bool{}
-	for token := ""; ; {
+	err := pages(func(token string) (string, error) {
 		list, err := svc.ListCampaigns(ctx, connect.NewRequest(&pb.ListCampaignsRequest{PageToken: token}))
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		for _, k := range list.Msg.Campaigns {
 			if k.Phase == campaign.PhaseEnded.String() {
@@ -115,7 +115,7 @@ func liveGroups(ctx context.Context, svc sowerv1connect.CampaignServiceClient) (
 			}
 			res, err := svc.GetCampaign(ctx, connect.NewRequest(&pb.GetCampaignRequest{Id: k.Id}))
 			if err != nil {
-				return nil, err
+				return "", err
 			}
 			for _, w := range res.Msg.Campaign.Waves {
 				for _, s := range w.Sessions {
@@ -123,8 +123,7 @@ func liveGroups(ctx context.Context, svc sowerv1connect.CampaignServiceClient) (
 				}
 			}
 		}
-		if token = list.Msg.NextPageToken; token == "" {
-			return live, nil
-		}
-	}
+		return list.Msg.NextPageToken, nil
+	})
+	return live, err
 }

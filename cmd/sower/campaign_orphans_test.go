@@ -42,3 +42,21 @@ func TestCampaignOrphans(t *testing.T) {
 		t.Errorf("after the deletion of one:\n%s", out)
 	}
 }
+
+// The devices of a campaign are listed, those that a filter names.
+func TestCampaignDevices(t *testing.T) {
+	f := sow(t, 2)
+	f.login(t)
+	stop := f.start(t)
+	defer stop()
+	can(t, "create", f.write(t, "field.toml", fmt.Sprintf(fieldCampaign, meters, "")))
+	if out := can(t, "devices", "field"); strings.Count(out, "discover") != 2 {
+		t.Errorf("devices of a draft:\n%s", out)
+	}
+	if out := can(t, "devices", "field", "--filter", "stage=failed"); strings.Count(out, "\n") != 1 || !strings.Contains(out, "DEV EUI") {
+		t.Errorf("devices that have failed:\n%s", out)
+	}
+	if _, _, err := verb(newCampaignCommand(), "devices", "field", "--filter", "stage=nowhere"); err == nil {
+		t.Error("a filter by a stage that there is not is accepted")
+	}
+}

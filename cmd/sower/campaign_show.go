@@ -32,15 +32,16 @@ func newCampaignListCommand() *cobra.Command {
 				return err
 			}
 			all := &pb.ListCampaignsResponse{}
-			for token := ""; ; {
+			err = pages(func(token string) (string, error) {
 				res, err := svc.ListCampaigns(cmd.Context(), connect.NewRequest(&pb.ListCampaignsRequest{Filter: filter, PageToken: token}))
 				if err != nil {
-					return c.explain(err)
+					return "", err
 				}
 				all.Campaigns = append(all.Campaigns, res.Msg.Campaigns...)
-				if token = res.Msg.NextPageToken; token == "" {
-					break
-				}
+				return res.Msg.NextPageToken, nil
+			})
+			if err != nil {
+				return c.explain(err)
 			}
 			if c.json {
 				return c.print(cmd.OutOrStdout(), all)
@@ -230,15 +231,16 @@ func newCampaignDevicesCommand() *cobra.Command {
 				return err
 			}
 			all := &pb.ListDevicesResponse{}
-			for token := ""; ; {
+			err = pages(func(token string) (string, error) {
 				res, err := svc.ListDevices(cmd.Context(), connect.NewRequest(&pb.ListDevicesRequest{Campaign: args[0], Filter: filter, PageSize: 1000, PageToken: token}))
 				if err != nil {
-					return c.explain(err)
+					return "", err
 				}
 				all.Devices = append(all.Devices, res.Msg.Devices...)
-				if token = res.Msg.NextPageToken; token == "" {
-					break
-				}
+				return res.Msg.NextPageToken, nil
+			})
+			if err != nil {
+				return c.explain(err)
 			}
 			if c.json {
 				return c.print(cmd.OutOrStdout(), all)

@@ -144,3 +144,14 @@ func (c *client) printLine(w io.Writer, m proto.Message) error {
 	_, err = fmt.Fprintf(w, "%s\n", b)
 	return err
 }
+
+// pages calls f for one page of a list after the other; f returns the token of the next.
+func pages(f func(token string) (next string, err error)) error {
+	for token := ""; ; {
+		next, err := f(token)
+		if err != nil || next == "" {
+			return err
+		}
+		token = next
+	}
+}
